@@ -1,0 +1,24 @@
+# The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
+.PHONY: test test-rust test-client test-browser bench dist
+
+# Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
+test:
+	@scripts/test all
+
+# The parts of it, for work on one of them.
+test-rust:
+	@scripts/test rust
+
+test-client:
+	@scripts/test client
+
+test-browser:
+	@scripts/test browser
+
+# In-process cost of a forwarded packet, beside the cost of its encryption alone.
+bench:
+	cargo bench -p media --bench forward
+
+# The binary that is shipped (thin LTO, stripped): target/dist/causeway
+dist:
+	cargo build --profile dist

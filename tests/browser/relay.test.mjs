@@ -1,0 +1,90 @@
+// Calls that a firewall blocks: `iceTransportPolicy: "relay"` over TURN/UDP and TURN/TCP, to a peer and to the SFU.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { launchChromium, openPage, startServer, startTestbed, until } from './harness.mjs';
+
+const stock = path.join(path.dirname(fileURLToPath(import.meta.url)), 'stock.js');
+let server, bed, chromium;
+
+before(async () => {
+  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
+});
+after(async () => {
+  await chromium?.close();
+  await bed?.stop();
+  await server?.stop();
+});
+
+async function connected(user) {
+  const page = await openPage(chromium, bed.url);
+  await page.addScriptTag({ path: stock });
+  await page.evaluate(async (ws, token) => {
+    window.peer = new StockPeer(Device318);
+    await peer.connect(ws, token);
+  }, server.ws, await server.token(user));
+  return page;
+}
+const close = (...pages) => Promise.all(pages.map((page) => page.browserContext().close()));
+
+for (const transport of ['udp', 'tcp']) {
+  test(`to the SFU over TURN/${transport}`, async () => {
+    const pages = [await connected('ann'), await connected('bob')];
+    for (const page of pages) {
+      await page.evaluate(async (room, onlyTransport) => {
+        await peer.join(room, { iceTransportPolicy: 'relay', onlyTransport });
+        await peer.publish('audio');
+        await peer.publish('video', { constraints: { width: 640, height: 360 }, codec: 'video/VP8' });
+      }, `relay-${transport}`, transport);
+    }
+    for (const [page, other] of [[pages[0], 'bob'], [pages[1], 'ann']]) {
+      await until(`${other} is decoded through the relay`, async () => {
+        const now = await page.evaluate(() => peer.decoded());
+        return now[`${other}/camera`]?.frames > 20 && now[`${other}/microphone`]?.energy > 0;
+      }, 30_000);
+      assert.deepEqual(await page.evaluate(() => peer.candidateTypes()), [`relay/${transport}`, `relay/${transport}`]);
+    }
+    await close(...pages);
+  });
+
+  test(`to a peer over TURN/${transport}`, async () => {
+    // Two plain RTCPeerConnections in one page, each with its own user's credentials, both relay-only.
+    const [ann, bob] = [await connected('ann'), await connected('bob')];
+    const servers = await Promise.all([ann, bob].map((page) => page.evaluate(() => peer.connected.iceServers)));
+    await bob.browserContext().close();
+    await ann.evaluate(async (servers, transport) => {
+      const only = (list) => list
+        .map((s) => ({ ...s, urls: [].concat(s.urls).filter((u) => u.startsWith('turn') && u.includes(`transport=${transport}`)) }))
+        .filter((s) => s.urls.length);
+      const [a, b] = servers.map((s) => new RTCPeerConnection({ iceServers: only(s), iceTransportPolicy: 'relay' }));
+      a.onicecandidate = (e) => e.candidate && b.addIceCandidate(e.candidate);
+      b.onicecandidate = (e) => e.candidate && a.addIceCandidate(e.candidate);
+      b.ontrack = (e) => {
+        const v = document.createElement(e.track.kind);
+        v.srcObject = new MediaStream([e.track]);
+        v.muted = v.autoplay = true;
+        document.body.append(v);
+      };
+      const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+      for (const track of stream.getTracks()) a.addTrack(track, stream);
+      await a.setLocalDescription();
+      await b.setRemoteDescription(a.localDescription);
+      await b.setLocalDescription();
+      await a.setRemoteDescription(b.localDescription);
+      window.pair = [a, b];
+    }, servers, transport);
+    await until('frames and audio through the relay', () => ann.evaluate(async () => {
+      const reports = [...(await pair[1].getStats()).values()];
+      return reports.some((r) => r.framesDecoded > 20) && reports.some((r) => r.totalAudioEnergy > 0);
+    }), 30_000);
+    const types = await ann.evaluate(async () => {
+      const stats = await pair[0].getStats();
+      const chosen = [...stats.values()].find((r) => r.type === 'candidate-pair' && r.nominated && r.state === 'succeeded');
+      const local = stats.get(chosen.localCandidateId);
+      return [local.candidateType, local.relayProtocol, stats.get(chosen.remoteCandidateId).candidateType];
+    });
+    assert.deepEqual(types, ['relay', transport, 'relay']);
+    await close(ann);
+  });
+}
