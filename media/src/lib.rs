@@ -1,1 +1,6 @@
-//! placeholder
+//! The SFU: ICE-lite, RTP, RTCP and SRTP by us, DTLS and SCTP by str0m.
+
+pub mod connection;
+pub mod dtls;
+pub mod ice;
+pub mod stun;
