@@ -8,5 +8,8 @@ pub mod config;
 pub mod control;
 pub mod handover;
 pub mod ids;
+pub mod metrics;
 pub mod rtp_parameters;
+pub mod seq;
 pub mod token;
+pub mod turn_credentials;

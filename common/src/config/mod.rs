@@ -1,4 +1,17 @@
 //! The typed, already-valid configuration. Keys appear when the feature behind them does.
+//!
+//! Raw text comes in through [`Sources`]; `layers` lays defaults, file, environment and `--set` over each other, `parse`
+//! turns the result into these types, naming the setting that is wrong, `describe` prints them with secrets left out.
+
+mod describe;
+mod layers;
+mod parse;
+#[cfg(test)]
+mod tests;
+mod units;
+
+pub use self::layers::{ConfigError, Sources};
+pub use self::units::parse_duration;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
