@@ -9,6 +9,8 @@ pub mod control;
 pub mod handover;
 pub mod ids;
 pub mod metrics;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod rtp_parameters;
 pub mod seq;
 pub mod token;

@@ -34,7 +34,12 @@ impl Counters {
 
     /// Adds one. For places that are not hot: it looks the value up.
     pub fn inc(&self, value: &'static str) {
-        self.family.get_or_create(&[(self.label, value)]).inc();
+        self.add(value, 1);
+    }
+
+    /// Adds `count`, likewise.
+    pub fn add(&self, value: &'static str, count: u64) {
+        self.family.get_or_create(&[(self.label, value)]).inc_by(count);
     }
 }
 
