@@ -1,1 +1,4 @@
 //! placeholder
+
+#[cfg(feature = "net")]
+pub mod store;
