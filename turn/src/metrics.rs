@@ -1,0 +1,87 @@
+//! What the relay counts. One handle per metric, so that counting is one relaxed addition.
+
+use common::metrics::{Counter, Counters, Gauge, Registry};
+
+/// Why a datagram or a message went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// Neither STUN nor ChannelData, or broken.
+    Malformed,
+    /// FINGERPRINT is wrong.
+    Fingerprint,
+    /// A message that is not for a server, or of an unknown method.
+    Unexpected,
+    /// Too many answers to strangers of one network.
+    StrangerLimit,
+    /// ChannelData or Send without an allocation, or a peer's datagram to none.
+    NoAllocation,
+    /// The channel is not bound.
+    NoChannel,
+    /// The peer has no permission.
+    NoPermission,
+    /// The peer's address is denied.
+    DeniedPeer,
+    /// The payload does not fit the header before it.
+    TooLong,
+    /// A bounded queue or a socket was full.
+    QueueFull,
+    /// The network did not take it.
+    Network,
+}
+
+impl DropReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Fingerprint => "fingerprint",
+            Self::Unexpected => "unexpected",
+            Self::StrangerLimit => "stranger_limit",
+            Self::NoAllocation => "no_allocation",
+            Self::NoChannel => "no_channel",
+            Self::NoPermission => "no_permission",
+            Self::DeniedPeer => "denied_peer",
+            Self::TooLong => "too_long",
+            Self::QueueFull => "queue_full",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// The relay's metrics. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Allocations there are.
+    pub allocations: Gauge,
+    /// Requests that proved no password although they tried, or with a stale nonce.
+    pub auth_failures: Counter,
+    /// Payload bytes from clients to peers.
+    pub bytes_to_peers: Counter,
+    /// Payload bytes from peers to clients.
+    pub bytes_to_clients: Counter,
+    drops: Counters,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> Self {
+        let bytes = registry.counters("turn_relayed_bytes", "Payload bytes relayed", "to");
+        Self {
+            allocations: registry.gauge("turn_allocations", "TURN allocations"),
+            auth_failures: registry
+                .counter("turn_auth_failures", "TURN requests with wrong or stale credentials"),
+            bytes_to_peers: bytes.with("peer"),
+            bytes_to_clients: bytes.with("client"),
+            drops: registry.counters("turn_drops", "Datagrams that the relay dropped", "reason"),
+        }
+    }
+
+    /// Counts a drop.
+    pub fn drop(&self, reason: DropReason) {
+        self.drops.inc(reason.as_str());
+    }
+
+    /// How often something was dropped for this reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.with(reason.as_str()).get()
+    }
+}

@@ -1,0 +1,177 @@
+//! What goes into the relay and what comes out. Payloads never do: outputs point into the shell's buffer.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::channel_data;
+use crate::stun::attributes::ADDRESS_BYTES_MAX;
+use crate::stun::header::HEADER_BYTES;
+
+/// A TCP connection, numbered by the shell and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// How a client talks to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// Framed in a stream; ChannelData is padded to 4 bytes there.
+    Tcp(ConnectionId),
+}
+
+/// The 5-tuple that an allocation belongs to (RFC 8656 §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientAddr {
+    /// UDP or a TCP connection.
+    pub transport: Transport,
+    /// The client's address as we see it.
+    pub remote: SocketAddr,
+    /// Our address that it talks to.
+    pub local: SocketAddr,
+}
+
+/// The port of a relayed address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayedPort(pub u16);
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// A datagram, or one framed message of a stream, from a client.
+    FromClient {
+        /// From whom.
+        client: ClientAddr,
+        /// STUN or ChannelData.
+        data: &'a [u8],
+    },
+    /// A datagram at a relay socket.
+    FromPeer {
+        /// At which.
+        port: RelayedPort,
+        /// From whom.
+        peer: SocketAddr,
+        /// All of it is payload.
+        data: &'a [u8],
+    },
+    /// A datagram that our own media sends to a relayed address, in memory.
+    FromMedia {
+        /// The relayed address.
+        relayed: SocketAddr,
+        /// The media's address.
+        media: SocketAddr,
+        /// All of it is payload.
+        data: &'a [u8],
+    },
+    /// [`Output::OpenRelay`] went well.
+    RelayBound {
+        /// Its port.
+        port: RelayedPort,
+    },
+    /// [`Output::OpenRelay`] failed: the port is taken.
+    RelayBindFailed {
+        /// Its port.
+        port: RelayedPort,
+    },
+    /// A client's TCP connection ended.
+    ClientGone {
+        /// Whose.
+        client: ClientAddr,
+    },
+    /// The time of the last [`Output::Timeout`] has come.
+    Timeout,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this message to a client.
+    Reply {
+        /// To whom.
+        client: ClientAddr,
+        /// A whole STUN message.
+        data: Vec<u8>,
+    },
+    /// Send a part of the last input's data on.
+    Forward {
+        /// Where, and with what before it.
+        to: Destination,
+        /// The part.
+        payload: Range<usize>,
+    },
+    /// Bind a UDP socket to the relay address and this port, then say [`Input::RelayBound`] or
+    /// [`Input::RelayBindFailed`].
+    OpenRelay {
+        /// Its port.
+        port: RelayedPort,
+    },
+    /// Close that socket.
+    CloseRelay {
+        /// Its port.
+        port: RelayedPort,
+    },
+    /// Nothing more; call again then, or with the next input.
+    Timeout(Instant),
+}
+
+/// Where a payload goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Out of a relay socket.
+    Peer {
+        /// The socket.
+        from: RelayedPort,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// To a client, with a header before it.
+    Client {
+        /// The client.
+        client: ClientAddr,
+        /// ChannelData's header, or a Data indication up to its payload.
+        prefix: Prefix,
+        /// Zero bytes after the payload.
+        padding: usize,
+    },
+    /// To our own media, in memory.
+    Media {
+        /// The relayed address.
+        from: SocketAddr,
+        /// The media's address.
+        to: SocketAddr,
+    },
+}
+
+/// Longest [`Prefix`]: a header, XOR-PEER-ADDRESS of IPv6, and DATA's type and length.
+pub const PREFIX_BYTES_MAX: usize = HEADER_BYTES + 4 + ADDRESS_BYTES_MAX + 4;
+
+/// The bytes before a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    bytes: [u8; PREFIX_BYTES_MAX],
+    length: usize,
+}
+
+impl Prefix {
+    pub(super) fn channel(header: [u8; channel_data::HEADER_BYTES]) -> Self {
+        Self::of(&[&header])
+    }
+
+    pub(super) fn of(parts: &[&[u8]]) -> Self {
+        let mut prefix = Self { bytes: [0; PREFIX_BYTES_MAX], length: 0 };
+        for part in parts {
+            prefix.bytes[prefix.length..prefix.length + part.len()].copy_from_slice(part);
+            prefix.length += part.len();
+        }
+        prefix
+    }
+}
+
+impl std::ops::Deref for Prefix {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}

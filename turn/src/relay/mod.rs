@@ -1,0 +1,284 @@
+//! The relay's core: datagrams and time in, decisions out (RFC 8656).
+//!
+//! `io` is its interface, `requests` answers what clients ask for, `forward` is the packet path. Allocations are found by
+//! client (up) and by relayed port (down). The shell is `net`; who may do what is `auth` and `peer_policy`.
+
+mod forward;
+mod io;
+mod requests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use common::config;
+use ipnet::IpNet;
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+use slab::Slab;
+
+pub use io::{
+    ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, RelayedPort, Transport,
+};
+
+use crate::allocation::{Allocation, State};
+use crate::auth::{Authenticator, StrangerLimit, quota_name};
+use crate::metrics::{DropReason, Metrics};
+use crate::peer_policy::{PeerPolicy, Verdict, canonical};
+
+/// Answers to strangers per second and network (/24, /64): a hundred people behind one address may join at once.
+pub const STRANGER_ANSWERS_PER_SECOND: u32 = 200;
+
+/// How long the core sleeps when nothing is going to expire.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the relay needs to know.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// STUN realm.
+    pub realm: String,
+    /// Shared secret of time-limited credentials.
+    pub secret: config::Secret,
+    /// Static users and their passwords.
+    pub users: std::collections::BTreeMap<String, config::Secret>,
+    /// Address that relay sockets are bound to.
+    pub relay_ip: IpAddr,
+    /// Address that relayed addresses show, when it differs.
+    pub external_ip: Option<IpAddr>,
+    /// Relay ports.
+    pub ports: RangeInclusive<u16>,
+    /// Our own media, reached in memory.
+    pub own_media: Vec<SocketAddr>,
+    /// Refused peers beside the built-in ranges.
+    pub denied_peers: Vec<IpNet>,
+    /// Allowed peers; wins over everything denied.
+    pub allowed_peers: Vec<IpNet>,
+    /// Allocations per user; 0 is unlimited.
+    pub user_quota: usize,
+    /// Allocations in all; 0 is unlimited.
+    pub total_quota: usize,
+    /// See [`STRANGER_ANSWERS_PER_SECOND`].
+    pub stranger_answers_per_second: u32,
+}
+
+impl RelayConfig {
+    /// From `[turn]`, with the addresses that our media is announced at.
+    pub fn new(turn: &config::Turn, own_media: Vec<SocketAddr>) -> Self {
+        Self {
+            realm: turn.realm.clone(),
+            secret: turn.secret.clone(),
+            users: turn.users.clone(),
+            relay_ip: turn.relay_ip,
+            external_ip: turn.external_ip,
+            ports: turn.min_port..=turn.max_port,
+            own_media,
+            denied_peers: turn.denied_peers.clone(),
+            allowed_peers: turn.allowed_peers.clone(),
+            user_quota: turn.user_quota,
+            total_quota: turn.total_quota,
+            stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
+        }
+    }
+
+    /// The address that relayed addresses show.
+    pub fn shown_ip(&self) -> IpAddr {
+        self.external_ip.unwrap_or(self.relay_ip)
+    }
+}
+
+/// The core.
+#[derive(Debug)]
+pub struct Relay {
+    shown_ip: IpAddr,
+    relay_ip: IpAddr,
+    ports: RangeInclusive<u16>,
+    own_media: BTreeSet<SocketAddr>,
+    /// Our addresses that only our own ports may be reached at.
+    own_only: Vec<IpAddr>,
+    user_quota: usize,
+    total_quota: usize,
+    auth: Authenticator,
+    strangers: StrangerLimit,
+    policy: PeerPolicy,
+    metrics: Metrics,
+    rng: ChaCha12Rng,
+    started: Instant,
+    started_unix: Duration,
+    allocations: Slab<Allocation>,
+    by_client: HashMap<ClientAddr, usize>,
+    by_port: HashMap<RelayedPort, usize>,
+    per_user: HashMap<String, usize>,
+    expiries: BTreeSet<(Instant, usize)>,
+    /// Drained after each input; one input adds a handful at most, and a timeout two per expired allocation.
+    outputs: VecDeque<Output>,
+    now: Instant,
+}
+
+impl Relay {
+    /// `unix_time` is the wall time at `now`, since the Unix epoch.
+    pub fn new(
+        config: RelayConfig,
+        metrics: Metrics,
+        seed: [u8; 32],
+        now: Instant,
+        unix_time: Duration,
+    ) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut nonce_secret = [0; 32];
+        rng.fill_bytes(&mut nonce_secret);
+        let mut own: Vec<IpAddr> = config.own_media.iter().map(SocketAddr::ip).collect();
+        own.extend([config.shown_ip(), config.relay_ip]);
+        let policy = PeerPolicy::new(config.denied_peers.clone(), config.allowed_peers.clone(), own.clone());
+        own.retain(|ip| policy.verdict(*ip) == Verdict::OwnOnly);
+        let shown_ip = config.shown_ip();
+        Self {
+            shown_ip,
+            relay_ip: config.relay_ip,
+            ports: config.ports,
+            own_media: config.own_media.into_iter().collect(),
+            own_only: own.into_iter().map(canonical).collect(),
+            user_quota: config.user_quota,
+            total_quota: config.total_quota,
+            auth: Authenticator::new(config.realm, config.secret, config.users, &nonce_secret),
+            strangers: StrangerLimit::new(config.stranger_answers_per_second, rng.next_u64(), now),
+            policy,
+            metrics,
+            rng,
+            started: now,
+            started_unix: unix_time,
+            allocations: Slab::new(),
+            by_client: HashMap::new(),
+            by_port: HashMap::new(),
+            per_user: HashMap::new(),
+            expiries: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// Changes state. Drain [`Relay::poll_output`] before the next one: forwards point into this input's data.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        self.now = self.now.max(now);
+        match input {
+            Input::FromClient { client, data } => self.on_client(client, data),
+            Input::FromPeer { port, peer, data } => self.on_peer(port, peer, data.len()),
+            Input::FromMedia { relayed, media, data } => self.on_media(relayed, media, data.len()),
+            Input::RelayBound { port } => self.on_relay_bound(port),
+            Input::RelayBindFailed { port } => self.on_relay_bind_failed(port),
+            Input::ClientGone { client } => {
+                if let Some(&id) = self.by_client.get(&client) {
+                    self.remove(id);
+                }
+            }
+            Input::Timeout => {}
+        }
+        self.expire();
+    }
+
+    /// What is to be done, until [`Output::Timeout`].
+    pub fn poll_output(&mut self) -> Output {
+        let next_expiry = || self.expiries.first().map_or(self.now + IDLE, |(at, _)| *at);
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(next_expiry()))
+    }
+
+    /// Whether the client has an allocation.
+    pub fn has_allocation(&self, client: &ClientAddr) -> bool {
+        self.by_client.contains_key(client)
+    }
+
+    /// Allocations there are.
+    pub fn allocations(&self) -> usize {
+        self.allocations.len()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        (self.started_unix + self.now.saturating_duration_since(self.started)).as_secs()
+    }
+
+    fn drop(&self, reason: DropReason) {
+        self.metrics.drop(reason);
+    }
+
+    fn reply(&mut self, client: ClientAddr, data: Vec<u8>) {
+        self.outputs.push_back(Output::Reply { client, data });
+    }
+
+    fn relayed_address(&self, port: RelayedPort) -> SocketAddr {
+        SocketAddr::new(self.shown_ip, port.0)
+    }
+
+    fn expire(&mut self) {
+        while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= self.now) {
+            debug_assert_eq!(at, self.allocations[id].expires);
+            self.remove(id);
+        }
+    }
+
+    fn insert(&mut self, allocation: Allocation) {
+        let (client, port, expires) = (allocation.client, allocation.port, allocation.expires);
+        *self.per_user.entry(quota_name(&allocation.proof.username).to_owned()).or_default() += 1;
+        let id = self.allocations.insert(allocation);
+        self.by_client.insert(client, id);
+        self.by_port.insert(port, id);
+        self.expiries.insert((expires, id));
+        self.metrics.allocations.inc();
+    }
+
+    fn remove(&mut self, id: usize) {
+        let allocation = self.allocations.remove(id);
+        self.by_client.remove(&allocation.client);
+        self.by_port.remove(&allocation.port);
+        self.expiries.remove(&(allocation.expires, id));
+        let user = quota_name(&allocation.proof.username);
+        if let Some(count) = self.per_user.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_user.remove(user);
+            }
+        }
+        self.metrics.allocations.dec();
+        self.outputs.push_back(Output::CloseRelay { port: allocation.port });
+    }
+
+    fn set_expiry(&mut self, id: usize, expires: Instant) {
+        let allocation = &mut self.allocations[id];
+        self.expiries.remove(&(allocation.expires, id));
+        allocation.expires = expires;
+        self.expiries.insert((expires, id));
+    }
+
+    /// The client's allocation when packets may flow through it.
+    fn ready(&self, client: &ClientAddr) -> Option<usize> {
+        let id = *self.by_client.get(client)?;
+        self.allocations[id].is_ready().then_some(id)
+    }
+
+    /// A free port, from a random start (RFC 8656 §7.2: unpredictable).
+    fn free_port(&mut self, even: bool) -> Option<RelayedPort> {
+        let (first, last) = (u32::from(*self.ports.start()), u32::from(*self.ports.end()));
+        let span = (last + 1).checked_sub(first).filter(|span| *span > 0)?;
+        let start = self.rng.next_u32() % span;
+        (0..span)
+            .map(|i| RelayedPort((first + (start + i) % span) as u16))
+            .find(|port| !self.by_port.contains_key(port) && !(even && port.0 % 2 == 1))
+    }
+
+    /// Whether `address` is one that we serve ourselves: our media, or a relayed address.
+    fn is_own(&self, address: SocketAddr) -> bool {
+        self.own_media.contains(&address)
+            || self.is_relay_ip(address.ip()) && self.ports.contains(&address.port())
+    }
+
+    fn is_relay_ip(&self, ip: IpAddr) -> bool {
+        ip == self.shown_ip || ip == self.relay_ip
+    }
+
+    /// The answer to the Allocate request, if it was given already.
+    fn given_answer(&self, id: usize) -> Option<&Vec<u8>> {
+        match &self.allocations[id].state {
+            State::Ready { answer } => Some(answer),
+            State::Binding { .. } => None,
+        }
+    }
+}
