@@ -3,4 +3,5 @@
 pub mod connection;
 pub mod dtls;
 pub mod ice;
+pub mod ortc;
 pub mod stun;
