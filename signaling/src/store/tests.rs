@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 
 const QUICK: Timing = Timing {
-    database: Duration::from_millis(300),
+    database: Duration::from_secs(2),
     retry_min: Duration::from_millis(20),
     retry_max: Duration::from_millis(40),
 };
@@ -81,7 +81,7 @@ async fn open(config: &config::Store) -> (CallLog, Registry) {
 
 /// Waits until the metric has this value.
 async fn until(registry: &Registry, line: &str) {
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         if registry.encode().lines().any(|found| found == line) {
             return;
         }
