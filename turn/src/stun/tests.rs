@@ -97,7 +97,9 @@ fn broken_messages_are_refused() {
     check(3, 0x3d, ParseError::Length);
     check(23, 0xff, ParseError::Attribute);
     let mut many = Writer::new(Class::Request, Method::BINDING, TransactionId([0; 12]));
-    (0..=ATTRIBUTES_MAX).for_each(|_| drop(many.attribute(Kind::DATA, b"")));
+    for _ in 0..=ATTRIBUTES_MAX {
+        many.attribute(Kind::DATA, b"");
+    }
     assert_eq!(Message::parse(&many.finish()).err(), Some(ParseError::TooMany));
 }
 
@@ -131,7 +133,7 @@ proptest! {
         let address = SocketAddr::new(ip, port);
         let mut writer = Writer::new(Class::Error, Method::ALLOCATE, TransactionId(id));
         writer
-            .xor_address(Kind::XOR_RELAYED_ADDRESS, address)
+            .xor_address(Kind::XOR_MAPPED_ADDRESS, address)
             .number(Kind::LIFETIME, lifetime)
             .attribute(Kind::DATA, &data)
             .error(ErrorCode::STALE_NONCE)
@@ -140,7 +142,7 @@ proptest! {
         let bytes = writer.finish();
 
         let ours = Message::parse(&bytes).expect("ours");
-        prop_assert_eq!(ours.xor_address(Kind::XOR_RELAYED_ADDRESS), Some(address));
+        prop_assert_eq!(ours.xor_address(Kind::XOR_MAPPED_ADDRESS), Some(address));
         prop_assert_eq!(ours.attribute(Kind::DATA), Some(&data[..]));
         prop_assert!(ours.integrity_holds(&Key::raw(b"secret")));
 
@@ -150,8 +152,8 @@ proptest! {
         let (theirs, size) = decoder.decode(&bytes).expect("stun-rs");
         prop_assert_eq!(size, bytes.len());
         prop_assert_eq!(theirs.transaction_id().as_bytes(), &id);
-        let relayed = theirs.get::<stun_rs::attributes::turn::XorRelayedAddress>().expect("there");
-        prop_assert_eq!(relayed.as_xor_relayed_address().expect("typed").socket_address(), &address);
+        let mapped = theirs.get::<stun_rs::attributes::stun::XorMappedAddress>().expect("there");
+        prop_assert_eq!(mapped.as_xor_mapped_address().expect("typed").socket_address(), &address);
         let error = theirs.get::<stun_rs::attributes::stun::ErrorCode>().expect("there");
         prop_assert_eq!(error.as_error_code().expect("typed").error_code().error_code(), 438);
     }

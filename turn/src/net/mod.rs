@@ -1,0 +1,197 @@
+//! The shell around the relay: UDP and TCP listeners, relay sockets, one thread of its own.
+//!
+//! `worker` carries out what the core decides, `udp` and `tcp` feed it. Our own media is reached through
+//! [`DatagramSink`]s both ways, without a socket.
+
+mod tcp;
+mod udp;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::config;
+use common::handover::DatagramSink;
+use common::metrics::{Counter, Registry};
+use common::net::{BatchSocket, UdpMetrics};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::relay::{Input, Relay, RelayConfig};
+use worker::{SharedWorker, Worker};
+
+/// Datagrams from the media on their way to the relay's thread; what comes when it is full is lost and counted.
+const MEDIA_QUEUE: usize = 4096;
+/// Media datagrams that are carried out before the sockets get their turn.
+const MEDIA_BATCH: usize = 64;
+/// How often expired allocations are looked for when nothing else happens.
+const TICK: Duration = Duration::from_millis(500);
+/// Port 0 wants one port for UDP and TCP; the kernel's choice for one may be taken for the other.
+const FREE_PORT_ATTEMPTS: usize = 16;
+
+/// A running relay. Dropping it stops it.
+#[derive(Debug)]
+pub struct TurnHandle {
+    addresses: Vec<SocketAddr>,
+    sink: Arc<MediaSink>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TurnHandle {
+    /// Where media hands over what it sends to relayed addresses.
+    pub fn sink(&self) -> Arc<dyn DatagramSink> {
+        Arc::clone(&self.sink) as Arc<dyn DatagramSink>
+    }
+
+    /// The addresses that are listened on, UDP and TCP.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Closes all sockets and waits for the thread.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the relay's thread panicked");
+        }
+    }
+}
+
+impl Drop for TurnHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Binds the listeners and starts the relay's thread. `own_media` are the addresses that our media is announced at;
+/// what clients send there goes to `media`.
+pub fn start(
+    settings: &config::Turn,
+    own_media: Vec<SocketAddr>,
+    media: Arc<dyn DatagramSink>,
+    registry: &Registry,
+) -> io::Result<TurnHandle> {
+    let metrics = Metrics::register(registry);
+    let udp_metrics = UdpMetrics::register(registry);
+    let listeners =
+        settings.listen.iter().map(|address| bind(*address, &udp_metrics)).collect::<io::Result<Vec<_>>>()?;
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(udp, _)| udp.local_addr()).collect();
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+    let config = RelayConfig::new(settings, own_media);
+    let relay_ip = config.relay_ip;
+    let relay = Relay::new(config, metrics.clone(), seed, Instant::now(), unix_time);
+
+    let (queue, from_media) = mpsc::channel(MEDIA_QUEUE);
+    let dropped = registry
+        .counter("turn_media_queue_full", "Datagrams from media that the relay's queue had no room for");
+    let sink = Arc::new(MediaSink { queue, dropped });
+    let stop = CancellationToken::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stopped = stop.clone();
+    let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async move {
+            let worker = Worker::shared(relay, relay_ip, media, metrics, udp_metrics);
+            for (udp, tcp) in listeners {
+                let udp = match udp::Readable::new(udp) {
+                    Ok(udp) => Rc::new(udp),
+                    Err(error) => return tracing::error!(%error, "a UDP listener could not be registered"),
+                };
+                worker.borrow_mut().add_listener(Rc::clone(&udp));
+                tokio::task::spawn_local(udp::listen(Rc::clone(&worker), udp));
+                tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp));
+            }
+            tokio::task::spawn_local(tick(Rc::clone(&worker)));
+            tokio::select! {
+                () = carry_media(worker, from_media) => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+    })?;
+    tracing::info!(?addresses, "relay listens");
+    Ok(TurnHandle { addresses, sink, stop, thread: Some(thread) })
+}
+
+fn bind(address: SocketAddr, metrics: &UdpMetrics) -> io::Result<(BatchSocket, std::net::TcpListener)> {
+    let mut attempts = if address.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let udp = BatchSocket::bind(address, metrics.clone()).map_err(|error| at(address, error))?;
+        match std::net::TcpListener::bind(udp.local_addr()) {
+            Ok(tcp) => {
+                tcp.set_nonblocking(true)?;
+                return Ok((udp, tcp));
+            }
+            Err(_) if attempts > 0 => {}
+            Err(error) => return Err(at(address, error)),
+        }
+    }
+}
+
+fn at(address: SocketAddr, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("turn.listen {address}: {error}"))
+}
+
+async fn tick(worker: SharedWorker) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        worker.borrow_mut().batch(|batch| batch.handle(Input::Timeout));
+    }
+}
+
+async fn carry_media(worker: SharedWorker, mut from_media: mpsc::Receiver<MediaDatagram>) {
+    let mut datagrams = Vec::with_capacity(MEDIA_BATCH);
+    while from_media.recv_many(&mut datagrams, MEDIA_BATCH).await > 0 {
+        worker.borrow_mut().batch(|batch| {
+            for MediaDatagram { media, relayed, payload } in datagrams.drain(..) {
+                batch.handle(Input::FromMedia { relayed, media, data: &payload });
+            }
+        });
+        tokio::task::yield_now().await;
+    }
+}
+
+struct MediaDatagram {
+    media: SocketAddr,
+    relayed: SocketAddr,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct MediaSink {
+    queue: mpsc::Sender<MediaDatagram>,
+    dropped: Counter,
+}
+
+impl DatagramSink for MediaSink {
+    fn deliver(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
+        let datagram = MediaDatagram { media: from, relayed: to, payload: payload.to_vec() };
+        let taken = self.queue.try_send(datagram).is_ok();
+        if !taken {
+            self.dropped.inc();
+        }
+        taken
+    }
+}
+
+impl std::fmt::Debug for MediaDatagram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MediaDatagram({} bytes)", self.payload.len())
+    }
+}

@@ -1,0 +1,82 @@
+//! UDP in: batches from the listeners and from the relay sockets to the worker.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use common::net::{BatchSocket, RecvBatch};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::worker::{SharedWorker, Worker};
+use crate::relay::{ClientAddr, Input, RelayedPort, Transport};
+
+/// A socket that tokio watches for datagrams.
+pub(super) struct Readable(AsyncFd<BatchSocket>);
+
+impl Readable {
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe; a BatchSocket owns one descriptor and never changes it"
+    )]
+    pub(super) fn new(socket: BatchSocket) -> io::Result<Self> {
+        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+    }
+
+    pub(super) fn socket(&self) -> &BatchSocket {
+        self.0.get_ref()
+    }
+
+    /// Waits for datagrams; `false` when the socket is of no use any more.
+    async fn wait(&self) -> bool {
+        self.0.readable().await.is_ok()
+    }
+
+    /// Receives a batch; `false` when nothing was there.
+    fn recv(&self, batch: &mut RecvBatch) -> bool {
+        let received = self.0.try_io(Interest::READABLE, |socket| socket.recv(batch));
+        received.is_ok_and(|count| count > 0)
+    }
+}
+
+/// Datagrams of clients.
+pub(super) async fn listen(worker: SharedWorker, listener: Rc<Readable>) {
+    let mut received = RecvBatch::new();
+    let bound = listener.socket().local_addr();
+    while listener.wait().await {
+        if listener.recv(&mut received) {
+            worker.borrow_mut().batch(|batch| {
+                for datagram in received.datagrams() {
+                    let local = SocketAddr::new(datagram.local_ip.unwrap_or(bound.ip()), bound.port());
+                    let client = ClientAddr { transport: Transport::Udp, remote: datagram.remote, local };
+                    batch.handle(Input::FromClient { client, data: datagram.payload });
+                }
+            });
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Datagrams of peers at one relay socket, until the worker closes it. All relay sockets receive into one batch.
+pub(super) async fn relay(
+    worker: Weak<RefCell<Worker>>,
+    socket: Rc<Readable>,
+    port: RelayedPort,
+    received: Rc<RefCell<RecvBatch>>,
+) {
+    while socket.wait().await {
+        let Some(worker) = worker.upgrade() else { return };
+        let mut received = received.borrow_mut();
+        if socket.recv(&mut received) {
+            worker.borrow_mut().batch(|batch| {
+                for datagram in received.datagrams() {
+                    batch.handle(Input::FromPeer { port, peer: datagram.remote, data: datagram.payload });
+                }
+            });
+        }
+        drop(received);
+        drop(worker);
+        tokio::task::yield_now().await;
+    }
+}

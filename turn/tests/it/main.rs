@@ -1,0 +1,6 @@
+//! Scripts on the relay: given, input, expected outputs. `core` runs on virtual time, `loopback` on real sockets.
+
+mod client;
+mod core;
+#[cfg(feature = "net")]
+mod loopback;
