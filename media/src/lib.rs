@@ -4,4 +4,5 @@ pub mod connection;
 pub mod dtls;
 pub mod ice;
 pub mod ortc;
+pub mod rtp;
 pub mod stun;
