@@ -5,4 +5,5 @@ pub mod dtls;
 pub mod ice;
 pub mod ortc;
 pub mod rtp;
+pub mod srtp;
 pub mod stun;
