@@ -470,7 +470,8 @@ fn broken_messages_change_nothing() {
         let outputs = world.client(udp(A), &good[..length]);
         assert!(outputs.is_empty(), "{length} bytes: {outputs:?}");
     }
-    for bit in 0..good.len() * 8 {
+    // Without FINGERPRINT, the last 8 bytes, the message is whole: MESSAGE-INTEGRITY does not cover it.
+    for bit in 0..(good.len() - 8) * 8 {
         let mut changed = good.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         world.client(udp(A), &changed);
