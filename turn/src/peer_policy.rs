@@ -35,9 +35,7 @@ impl PeerPolicy {
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
         let ip = canonical(peer);
         let listed = |list: &[IpNet]| list.iter().any(|net| net.contains(&ip) || net.contains(&peer));
-        if listed(&self.allowed) {
-            Verdict::Allowed
-        } else if is_public(ip) && !listed(&self.denied) {
+        if listed(&self.allowed) || is_public(ip) && !listed(&self.denied) {
             Verdict::Allowed
         } else if self.own.contains(&ip) {
             Verdict::OwnOnly

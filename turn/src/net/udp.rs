@@ -67,16 +67,18 @@ pub(super) async fn relay(
 ) {
     while socket.wait().await {
         let Some(worker) = worker.upgrade() else { return };
-        let mut received = received.borrow_mut();
-        if socket.recv(&mut received) {
-            worker.borrow_mut().batch(|batch| {
-                for datagram in received.datagrams() {
-                    batch.handle(Input::FromPeer { port, peer: datagram.remote, data: datagram.payload });
-                }
-            });
-        }
-        drop(received);
+        carry(&worker, &socket, port, &mut received.borrow_mut());
         drop(worker);
         tokio::task::yield_now().await;
+    }
+}
+
+fn carry(worker: &SharedWorker, socket: &Readable, port: RelayedPort, received: &mut RecvBatch) {
+    if socket.recv(received) {
+        worker.borrow_mut().batch(|batch| {
+            for datagram in received.datagrams() {
+                batch.handle(Input::FromPeer { port, peer: datagram.remote, data: datagram.payload });
+            }
+        });
     }
 }

@@ -164,7 +164,10 @@ impl Worker {
             message.resize(length, 0);
             let taken =
                 self.connections.get(&connection).is_some_and(|queue| queue.try_send(message).is_ok());
-            return if taken { () } else { self.metrics.drop(DropReason::QueueFull) };
+            if !taken {
+                self.metrics.drop(DropReason::QueueFull);
+            }
+            return;
         }
         let Some(listener) = self.listeners.iter_mut().find(|listener| serves(listener, client.local)) else {
             return self.metrics.drop(DropReason::Network);

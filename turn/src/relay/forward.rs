@@ -38,7 +38,7 @@ impl Relay {
         let Some(peer) = self.allocations[id].peer_of(number, self.now) else {
             return self.drop(DropReason::NoChannel);
         };
-        self.to_peer(id, peer, payload);
+        self.forward_to_peer(id, peer, payload);
     }
 
     /// Send (RFC 8656 §11.2). An unknown attribute that must be understood, such as DONT-FRAGMENT, discards it.
@@ -52,12 +52,12 @@ impl Relay {
         if message.attributes().any(|a| a.kind.is_comprehension_required() && !a.kind.is_known()) {
             return self.drop(DropReason::Unexpected);
         }
-        self.to_peer(id, peer, payload);
+        self.forward_to_peer(id, peer, payload);
     }
 
     pub(super) fn on_peer(&mut self, port: RelayedPort, peer: SocketAddr, payload_bytes: usize) {
         match self.by_port.get(&port) {
-            Some(&id) => self.to_client(id, peer, 0..payload_bytes),
+            Some(&id) => self.forward_to_client(id, peer, 0..payload_bytes),
             None => self.drop(DropReason::NoAllocation),
         }
     }
@@ -69,7 +69,7 @@ impl Relay {
         self.on_peer(RelayedPort(relayed.port()), media, payload_bytes);
     }
 
-    fn to_peer(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
+    fn forward_to_peer(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
         let allocation = &self.allocations[id];
         if !allocation.permits(peer.ip(), self.now) {
             return self.drop(DropReason::NoPermission);
@@ -85,7 +85,7 @@ impl Relay {
             && let Some(&other) = self.by_port.get(&RelayedPort(peer.port()))
         {
             self.metrics.bytes_to_peers.inc_by(bytes);
-            return self.to_client(other, from, payload);
+            return self.forward_to_client(other, from, payload);
         }
         if peer.port() == 0 || self.own_only.contains(&canonical(peer.ip())) {
             return self.drop(DropReason::DeniedPeer);
@@ -94,7 +94,7 @@ impl Relay {
         self.outputs.push_back(Output::Forward { to: Destination::Peer { from: port, peer }, payload });
     }
 
-    fn to_client(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
+    fn forward_to_client(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
         let allocation = &self.allocations[id];
         if !allocation.is_ready() || !allocation.permits(peer.ip(), self.now) {
             return self.drop(DropReason::NoPermission);

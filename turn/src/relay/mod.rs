@@ -160,6 +160,7 @@ impl Relay {
     /// Changes state. Drain [`Relay::poll_output`] before the next one: forwards point into this input's data.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         self.now = self.now.max(now);
+        self.expire();
         match input {
             Input::FromClient { client, data } => self.on_client(client, data),
             Input::FromPeer { port, peer, data } => self.on_peer(port, peer, data.len()),
@@ -173,7 +174,6 @@ impl Relay {
             }
             Input::Timeout => {}
         }
-        self.expire();
     }
 
     /// What is to be done, until [`Output::Timeout`].
@@ -261,7 +261,7 @@ impl Relay {
         let start = self.rng.next_u32() % span;
         (0..span)
             .map(|i| RelayedPort((first + (start + i) % span) as u16))
-            .find(|port| !self.by_port.contains_key(port) && !(even && port.0 % 2 == 1))
+            .find(|port| !(self.by_port.contains_key(port) || even && port.0 % 2 == 1))
     }
 
     /// Whether `address` is one that we serve ourselves: our media, or a relayed address.

@@ -116,7 +116,7 @@ impl World {
         self.metrics.drops(reason)
     }
 
-    fn from_peer(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Vec<Output> {
+    fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Vec<Output> {
         self.input(Input::FromPeer { port: RelayedPort(relayed.port()), peer: addr(peer), data })
     }
 }
@@ -306,7 +306,7 @@ fn packets_flow_both_ways_while_the_permission_lasts() {
     let mut world = World::new(config());
     let (mut client, relayed) = world.allocated(udp(A), "alice");
     let port = RelayedPort(relayed.port());
-    assert!(world.from_peer(relayed, PEER, b"early").is_empty());
+    assert!(world.peer_sends(relayed, PEER, b"early").is_empty());
     let data = client.send(addr(PEER), b"early");
     assert!(world.client(udp(A), &data).is_empty());
     assert_eq!(world.dropped(DropReason::NoPermission), 2);
@@ -318,7 +318,7 @@ fn packets_flow_both_ways_while_the_permission_lasts() {
     assert_eq!(*to, Destination::Peer { from: port, peer: addr(PEER) });
     assert_eq!(&data[payload.clone()], b"hello");
 
-    let outputs = world.from_peer(relayed, "8.8.8.8:7", b"world");
+    let outputs = world.peer_sends(relayed, "8.8.8.8:7", b"world");
     let [Output::Forward { to: Destination::Client { client: at, prefix, padding }, payload }] = &outputs[..]
     else {
         panic!("{outputs:?}")
@@ -328,10 +328,10 @@ fn packets_flow_both_ways_while_the_permission_lasts() {
     assert_eq!((message.class(), message.method(), *at), (Class::Indication, Method::DATA, udp(A)));
     assert_eq!(message.attribute(Kind::DATA), Some(&b"world"[..]));
     assert_eq!(message.xor_address(Kind::XOR_PEER_ADDRESS), Some(addr("8.8.8.8:7")));
-    assert!(world.from_peer(relayed, "8.8.4.4:5000", b"stranger").is_empty());
+    assert!(world.peer_sends(relayed, "8.8.4.4:5000", b"stranger").is_empty());
 
     world.pass(300);
-    assert!(world.from_peer(relayed, PEER, b"late").is_empty());
+    assert!(world.peer_sends(relayed, PEER, b"late").is_empty());
     assert!(world.client(udp(A), &data).is_empty());
 }
 
@@ -344,7 +344,7 @@ fn a_channel_is_short_and_outlives_its_permission_only_with_a_new_one() {
     let outputs = world.client(udp(A), &data);
     let to = Destination::Peer { from: RelayedPort(relayed.port()), peer: addr(PEER) };
     assert_eq!(outputs, [Output::Forward { to, payload: 4..9 }]);
-    let outputs = world.from_peer(relayed, PEER, b"world");
+    let outputs = world.peer_sends(relayed, PEER, b"world");
     let [Output::Forward { to: Destination::Client { prefix, padding: 0, .. }, payload }] = &outputs[..]
     else {
         panic!("{outputs:?}")
@@ -550,7 +550,7 @@ proptest! {
                     prop_assert_eq!(sent == 1, until > clock && permitted[usize::from(i)] > clock);
                 }
                 Step::FromPeer(i) => {
-                    let outputs = world.from_peer(relayed, &peer(i).to_string(), b"x");
+                    let outputs = world.peer_sends(relayed, &peer(i).to_string(), b"x");
                     prop_assert_eq!(outputs.len() == 1, permitted[usize::from(i)] > clock);
                     if let [Output::Forward { to: Destination::Client { prefix, .. }, .. }] = &outputs[..] {
                         let has_channel = bound.iter().any(|(until, to)| *until > clock && *to == i);

@@ -19,7 +19,10 @@ use crate::client::{Client, REALM, addr, address, attribute, channel_data, code,
 const PATIENCE: Duration = Duration::from_secs(20);
 const MEDIA: &str = "127.0.0.1:9";
 
-struct Media(mpsc::Sender<(SocketAddr, SocketAddr, Vec<u8>)>);
+/// From, to, payload.
+type Delivered = (SocketAddr, SocketAddr, Vec<u8>);
+
+struct Media(mpsc::Sender<Delivered>);
 
 impl DatagramSink for Media {
     fn deliver(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
@@ -27,7 +30,7 @@ impl DatagramSink for Media {
     }
 }
 
-fn start() -> (TurnHandle, mpsc::Receiver<(SocketAddr, SocketAddr, Vec<u8>)>, Registry) {
+fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
     let settings = config::Turn {
         enabled: true,
         listen: vec![addr("127.0.0.1:0")],
