@@ -1,9 +1,26 @@
 //! The SFU: ICE-lite, RTP, RTCP and SRTP by us, DTLS and SCTP by str0m.
+//!
+//! [`sfu::Sfu`] is the core, one worker's world; `net` (feature `net`) is its shell.
 
+pub mod arrivals;
+pub mod codec;
 pub mod connection;
+pub mod consumer;
+pub mod demux;
 pub mod dtls;
+pub mod feedback;
 pub mod ice;
+pub mod keyframe;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod ortc;
+pub mod outbox;
+pub mod producer;
+pub mod reception;
+pub mod rewrite;
 pub mod rtp;
+pub mod select;
+pub mod sfu;
 pub mod srtp;
 pub mod stun;
+pub mod transport;

@@ -1,0 +1,85 @@
+//! Arrival times of a client's packets by transport-wide sequence number, for its bandwidth estimate
+//! (draft-holmer-rmcat-transport-wide-cc-extensions).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::feedback;
+use crate::rtp::extend_sequence;
+
+/// Numbers that one feedback packet reports on: its size stays below one datagram.
+const REPORTED_MAX: u64 = 400;
+
+/// What has arrived since the last feedback.
+#[derive(Debug)]
+pub struct Arrivals {
+    start: Instant,
+    next: Option<u64>,
+    newest: u64,
+    ticks: BTreeMap<u64, u64>,
+    count: u8,
+    ssrc: u32,
+}
+
+impl Arrivals {
+    /// Times are reported relative to `start`.
+    pub fn new(start: Instant) -> Self {
+        Self { start, next: None, newest: 0, ticks: BTreeMap::new(), count: 0, ssrc: 0 }
+    }
+
+    /// A packet of `ssrc` came with this number.
+    pub fn record(&mut self, now: Instant, wire: u16, ssrc: u32) {
+        let number = if self.next.is_none() {
+            u64::from(wire) + (1 << 16)
+        } else {
+            extend_sequence(self.newest, wire)
+        };
+        let next = *self.next.get_or_insert(number);
+        if number < next {
+            return;
+        }
+        self.newest = self.newest.max(number);
+        self.ssrc = ssrc;
+        // The smallest unit of the feedback's deltas is 250 µs.
+        self.ticks.insert(number, now.saturating_duration_since(self.start).as_micros() as u64 / 250);
+        while self.ticks.len() as u64 > REPORTED_MAX {
+            self.ticks.pop_first();
+        }
+    }
+
+    /// Appends feedback on everything new, if there is any.
+    pub fn write(&mut self, out: &mut Vec<u8>, sender: u32) {
+        let (Some(next), Some((first, _))) = (self.next, self.ticks.first_key_value()) else { return };
+        // Numbers that were lost long ago are not worth reporting.
+        let base = next.max(self.newest.saturating_sub(REPORTED_MAX - 1)).min(*first);
+        let base = base.max(self.newest.saturating_sub(REPORTED_MAX - 1));
+        let arrivals: Vec<Option<u64>> =
+            (base..=self.newest).map(|number| self.ticks.get(&number).copied()).collect();
+        feedback::write_transport_cc(out, sender, self.ssrc, self.count, base as u16, &arrivals);
+        self.count = self.count.wrapping_add(1);
+        self.ticks.clear();
+        self.next = Some(self.newest + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feedback_is_written_once_per_news() {
+        let now = Instant::now();
+        let mut arrivals = Arrivals::new(now);
+        let mut out = Vec::new();
+        arrivals.write(&mut out, 1);
+        assert!(out.is_empty());
+        arrivals.record(now, 65_535, 7);
+        arrivals.record(now, 1, 7);
+        arrivals.write(&mut out, 1);
+        assert_eq!(out[12..16], [0xff, 0xff, 0, 3], "base and count");
+        let length = out.len();
+        arrivals.record(now, 0, 7);
+        arrivals.write(&mut out, 1);
+        assert_eq!(out.len(), length, "too late to be reported");
+    }
+}

@@ -1,0 +1,163 @@
+//! What forwarding must know about a payload: whether a keyframe starts here, its layer, and the picture ids that have to
+//! stay continuous (VP8: RFC 7741; VP9: RFC 9628; H264: RFC 6184; AV1: the AV1 RTP payload format).
+//!
+//! Only descriptors are read, never pictures. A payload that is too short reads as "no keyframe, lowest layer".
+
+/// Codecs that the router knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Audio, or anything else without layers and keyframes.
+    Audio,
+    /// RFC 7741.
+    Vp8,
+    /// RFC 9628.
+    Vp9,
+    /// RFC 6184.
+    H264,
+    /// AV1.
+    Av1,
+}
+
+impl Codec {
+    /// By MIME type.
+    pub fn of(mime_type: &str) -> Self {
+        match mime_type.to_ascii_lowercase().as_str() {
+            "video/vp8" => Self::Vp8,
+            "video/vp9" => Self::Vp9,
+            "video/h264" => Self::H264,
+            "video/av1" => Self::Av1,
+            _ => Self::Audio,
+        }
+    }
+}
+
+/// What one payload says about its frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// A decoder can start with this packet.
+    pub keyframe: bool,
+    /// Temporal layer.
+    pub temporal: u8,
+    /// VP8's ids, when the payload has them.
+    pub vp8: Vp8Ids,
+}
+
+/// VP8's picture id and TL0PICIDX with their places in the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Vp8Ids {
+    /// Offset and value of a 15-bit picture id.
+    pub picture: Option<(u8, u16)>,
+    /// Offset and value.
+    pub tl0: Option<(u8, u8)>,
+}
+
+/// Reads a payload.
+pub fn inspect(codec: Codec, payload: &[u8]) -> Frame {
+    match codec {
+        Codec::Audio => Frame { keyframe: true, ..Frame::default() },
+        Codec::Vp8 => vp8(payload).unwrap_or_default(),
+        Codec::Vp9 => Frame { keyframe: vp9_keyframe(payload), ..Frame::default() },
+        Codec::H264 => Frame { keyframe: h264_keyframe(payload).unwrap_or(false), ..Frame::default() },
+        // N: a new coded video sequence starts (aggregation header, W and N bits).
+        Codec::Av1 => {
+            Frame { keyframe: payload.first().is_some_and(|first| first & 0x08 != 0), ..Frame::default() }
+        }
+    }
+}
+
+/// ```text
+/// |X|R|N|S|R| PID | then if X: |I|L|T|K|RSV| then picture id (7 or 15 bit), TL0PICIDX, |TID|Y|KEYIDX|
+/// ```
+fn vp8(payload: &[u8]) -> Option<Frame> {
+    let first = *payload.first()?;
+    let mut at = 1;
+    let mut frame = Frame::default();
+    if first & 0x80 != 0 {
+        let flags = *payload.get(1)?;
+        at = 2;
+        if flags & 0x80 != 0 {
+            let high = *payload.get(at)?;
+            if high & 0x80 != 0 {
+                let value = u16::from_be_bytes([high & 0x7f, *payload.get(at + 1)?]);
+                frame.vp8.picture = Some((at as u8, value));
+                at += 2;
+            } else {
+                at += 1;
+            }
+        }
+        if flags & 0x40 != 0 {
+            frame.vp8.tl0 = Some((at as u8, *payload.get(at)?));
+            at += 1;
+        }
+        if flags & 0x30 != 0 {
+            if flags & 0x20 != 0 {
+                frame.temporal = *payload.get(at)? >> 6;
+            }
+            at += 1;
+        }
+    }
+    // S, first partition, and the inverse key frame bit of the payload header.
+    frame.keyframe = first & 0x10 != 0 && first & 0x07 == 0 && *payload.get(at)? & 1 == 0;
+    Some(frame)
+}
+
+/// `|I|P|L|F|B|E|V|Z|`: not inter-predicted, start of the frame, lowest spatial layer.
+fn vp9_keyframe(payload: &[u8]) -> bool {
+    let Some(first) = payload.first().copied() else { return false };
+    let layer_at = match (first & 0x80 != 0, payload.get(1)) {
+        (true, Some(id)) if id & 0x80 != 0 => 3,
+        (true, _) => 2,
+        (false, _) => 1,
+    };
+    let lowest = first & 0x20 == 0 || payload.get(layer_at).is_some_and(|layer| layer >> 1 & 7 == 0);
+    first & 0x40 == 0 && first & 0x08 != 0 && lowest
+}
+
+/// SPS or IDR, alone, aggregated (STAP-A) or as the start of a fragment (FU-A).
+fn h264_keyframe(payload: &[u8]) -> Option<bool> {
+    let starts = |kind: u8| kind == 5 || kind == 7;
+    Some(match payload.first()? & 0x1f {
+        24 => {
+            let mut rest = &payload[1..];
+            let mut found = false;
+            while rest.len() > 2 {
+                let length = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+                found |= starts(rest[2] & 0x1f);
+                rest = rest.get(2 + length..).unwrap_or_default();
+            }
+            found
+        }
+        28 => payload.get(1)? & 0x80 != 0 && starts(payload[1] & 0x1f),
+        kind => starts(kind),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyframes_are_found() {
+        let check = |codec, payload: &[u8], keyframe| {
+            assert_eq!(inspect(codec, payload).keyframe, keyframe, "{payload:?}")
+        };
+        check(Codec::Vp8, &[0x10, 0x00], true);
+        check(Codec::Vp8, &[0x10, 0x01], false);
+        check(Codec::Vp8, &[0x00, 0x00], false);
+        check(Codec::Vp8, &[], false);
+        check(Codec::Vp9, &[0x08], true);
+        check(Codec::Vp9, &[0x48], false);
+        check(Codec::H264, &[0x67], true);
+        check(Codec::H264, &[0x41], false);
+        check(Codec::H264, &[0x7c, 0x85], true);
+        check(Codec::H264, &[0x78, 0, 1, 0x67, 0, 1, 0x68], true);
+        check(Codec::Av1, &[0x18], true);
+    }
+
+    #[test]
+    fn vp8_ids_are_found() {
+        let frame = inspect(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x02, 7, 0x40, 0x00]);
+        assert_eq!(frame.vp8, Vp8Ids { picture: Some((2, 0x0102)), tl0: Some((4, 7)) });
+        assert_eq!((frame.temporal, frame.keyframe), (1, true));
+    }
+}

@@ -1,0 +1,220 @@
+//! One worker: a pinned thread whose runtime drives one [`Sfu`] and nothing else.
+//!
+//! Each turn of the loop takes what is there (a batch of datagrams, a command, a TCP frame, a datagram from the relay, a
+//! timer), lets the core work, and flushes its outbox once. The clock is read once per batch.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::panic::AssertUnwindSafe;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::control::{Command, FromMedia};
+use tokio::sync::{mpsc, watch};
+
+use super::tcp::{Tcp, TcpInput};
+use super::udp::Udp;
+use super::{Injected, TurnSlot};
+use crate::ice::{RemoteAddr, Via};
+use crate::sfu::{Input, Output, Sfu, SfuConfig};
+
+/// Frames and connections that wait for the loop; readers wait when it is full.
+const TCP_QUEUED_MAX: usize = 1024;
+/// Replies and events that wait for the hub. Above it no more commands are taken, so that it cannot grow much further.
+const MESSAGES_QUEUED_MAX: usize = 8192;
+/// Batches and queued items taken before the outbox is flushed and the other inputs get their turn.
+const TAKEN_PER_TURN: usize = 64;
+
+/// What a worker's thread is started with.
+pub struct Worker {
+    pub index: usize,
+    pub sfu: SfuConfig,
+    pub udp: UdpSocket,
+    pub tcp: Option<TcpListener>,
+    pub commands: mpsc::Receiver<Command>,
+    pub injected: mpsc::Receiver<Injected>,
+    pub turn: TurnSlot,
+    pub events: mpsc::Sender<(usize, FromMedia)>,
+    pub stop: watch::Receiver<bool>,
+    pub pinned: bool,
+}
+
+impl Worker {
+    /// The thread's whole life. A panic is a bug: it is logged, and the worker starts again without its rooms, so that one
+    /// poisoned room does not take the others' process down.
+    pub fn run(mut self) {
+        if self.pinned {
+            pin(self.index);
+        }
+        while !*self.stop.borrow() {
+            match std::panic::catch_unwind(AssertUnwindSafe(|| self.run_once())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::error!(worker = self.index, %error, "media worker failed");
+                    return;
+                }
+                Err(_) => tracing::error!(worker = self.index, "media worker panicked; its rooms are lost"),
+            }
+        }
+    }
+
+    fn run_once(&mut self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        let udp = Udp::new(self.udp.try_clone()?)?;
+        let (input, mut tcp_input) = mpsc::channel(TCP_QUEUED_MAX);
+        if let Some(listener) = &self.tcp {
+            let listener = listener.try_clone()?;
+            listener.set_nonblocking(true)?;
+            tokio::spawn(Tcp::accept(tokio::net::TcpListener::from_std(listener)?, input.clone()));
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        let mut turn = Loop {
+            sfu: Sfu::new(self.sfu.clone(), seed, Instant::now(), unix_time),
+            udp,
+            tcp: Tcp::new(input),
+            relay: self.turn.clone(),
+            announced: self.sfu.announced,
+            messages: VecDeque::new(),
+            deadline: None,
+        };
+        loop {
+            turn.drain();
+            let sleep = tokio::time::sleep_until(turn.deadline.map_or_else(far_away, Into::into));
+            tokio::select! {
+                _ = self.stop.changed() => return Ok(()),
+                permit = self.events.reserve(), if !turn.messages.is_empty() => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    if let Some(message) = turn.messages.pop_front() {
+                        permit.send((self.index, message));
+                    }
+                }
+                readable = turn.udp.readable() => {
+                    readable?;
+                    turn.receive()?;
+                }
+                command = self.commands.recv(), if turn.messages.len() < MESSAGES_QUEUED_MAX => {
+                    let Some(command) = command else { return Ok(()) };
+                    turn.command(command, &mut self.commands);
+                }
+                Some(input) = tcp_input.recv() => turn.tcp_input(input, &mut tcp_input),
+                Some(datagram) = self.injected.recv() => turn.injected(datagram, &mut self.injected),
+                () = sleep => turn.sfu.handle_input(Instant::now(), Input::Timeout),
+            }
+        }
+    }
+}
+
+struct Loop {
+    sfu: Sfu,
+    udp: Udp,
+    tcp: Tcp,
+    relay: TurnSlot,
+    announced: SocketAddr,
+    messages: VecDeque<FromMedia>,
+    deadline: Option<Instant>,
+}
+
+impl Loop {
+    fn receive(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let sfu = &mut self.sfu;
+        let received = self.udp.receive(|addr, data| {
+            sfu.handle_input(now, Input::Datagram { source: RemoteAddr { via: Via::Udp, addr }, data });
+        });
+        match received {
+            // An ICMP error of an earlier send; the path's end shows in missing consent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    fn command(&mut self, first: Command, queue: &mut mpsc::Receiver<Command>) {
+        let now = Instant::now();
+        let sfu = &mut self.sfu;
+        take(first, queue, |command| sfu.handle_input(now, Input::Command(command)));
+    }
+
+    fn tcp_input(&mut self, first: TcpInput, queue: &mut mpsc::Receiver<TcpInput>) {
+        let now = Instant::now();
+        let Self { sfu, tcp, .. } = self;
+        take(first, queue, |input| match input {
+            TcpInput::Opened(stream, from) => tcp.open(stream, from),
+            TcpInput::Frame(number, addr, mut data) => {
+                let source = RemoteAddr { via: Via::Tcp(number), addr };
+                sfu.handle_input(now, Input::Datagram { source, data: &mut data });
+            }
+            TcpInput::Closed(number) => {
+                tcp.close(number);
+                sfu.handle_input(now, Input::TcpClosed(number));
+            }
+        });
+    }
+
+    fn injected(&mut self, first: Injected, queue: &mut mpsc::Receiver<Injected>) {
+        let now = Instant::now();
+        let sfu = &mut self.sfu;
+        take(first, queue, |(addr, mut data)| {
+            let source = RemoteAddr { via: Via::Relay, addr };
+            sfu.handle_input(now, Input::Datagram { source, data: &mut data });
+        });
+    }
+
+    /// Moves everything that the core has to say to where it belongs.
+    fn drain(&mut self) {
+        self.deadline = loop {
+            match self.sfu.poll_output() {
+                Output::Transmit(outbox) => {
+                    self.udp.flush(outbox);
+                    for (to, datagram) in outbox.iter() {
+                        match to.via {
+                            Via::Udp => {}
+                            Via::Tcp(number) => self.tcp.send(number, datagram),
+                            Via::Relay => deliver(&self.relay, self.announced, to.addr, datagram),
+                        }
+                    }
+                    outbox.clear();
+                }
+                Output::Message(message) => self.messages.push_back(message),
+                Output::Timeout(at) => break at,
+            }
+        };
+    }
+}
+
+/// Handles `first` and what else waits, up to a fair share.
+fn take<T>(first: T, queue: &mut mpsc::Receiver<T>, mut handle: impl FnMut(T)) {
+    handle(first);
+    for _ in 1..TAKEN_PER_TURN {
+        let Ok(item) = queue.try_recv() else { return };
+        handle(item);
+    }
+}
+
+fn deliver(relay: &TurnSlot, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+    let relay = relay.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sink) = relay.as_ref() {
+        // Loss is counted where the queue is.
+        let _ = sink.deliver(from, to, datagram);
+    }
+}
+
+fn far_away() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3600)
+}
+
+/// Keeps caches warm; where it is not permitted the scheduler decides, which works too.
+fn pin(index: usize) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(index % cores);
+    if rustix::thread::sched_setaffinity(None, &set).is_err() {
+        tracing::debug!(worker = index, "not pinned");
+    }
+}

@@ -1,0 +1,142 @@
+//! What a client publishes: one or several encodings of one track, and who consumes it.
+
+use common::control::ConsumerType;
+use common::ids::{PeerId, ProducerId, RoomId};
+use common::rtp_parameters::{MediaKind, RtpParameters};
+
+use crate::codec::Codec;
+use crate::keyframe::KeyframeRequests;
+use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
+use crate::reception::{Reception, Store};
+
+/// One encoding: a simulcast layer, or the only one.
+#[derive(Debug, Default)]
+pub struct Encoding {
+    /// Known from signaling or from the first packet.
+    pub ssrc: Option<u32>,
+    /// Of its retransmissions.
+    pub rtx_ssrc: Option<u32>,
+    /// Its name in packets.
+    pub rid: Option<String>,
+    /// How it is received.
+    pub reception: Reception,
+    /// Its newest packets.
+    pub store: Store,
+    /// What was asked of it.
+    pub keyframes: KeyframeRequests,
+}
+
+/// Extension ids that the publisher uses.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ProducerExtensions {
+    /// MID.
+    pub mid: Option<u8>,
+    /// RID.
+    pub rid: Option<u8>,
+    /// RID of what is retransmitted.
+    pub repaired_rid: Option<u8>,
+    /// Transport-wide sequence number.
+    pub transport_cc: Option<u8>,
+}
+
+/// A published track.
+#[derive(Debug)]
+pub struct Producer {
+    /// The room.
+    pub room: RoomId,
+    /// The publisher.
+    pub peer: PeerId,
+    /// Its name.
+    pub id: ProducerId,
+    /// Slot of its transport.
+    pub transport: usize,
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// What its consumers are called.
+    pub consumer_type: ConsumerType,
+    /// Nothing is forwarded.
+    pub paused: bool,
+    /// The payload format.
+    pub codec: Codec,
+    /// Media ticks per second.
+    pub clock_rate_hz: u32,
+    /// On the wire from the client.
+    pub payload_type: u8,
+    /// Of its retransmissions.
+    pub rtx_payload_type: Option<u8>,
+    /// Lost packets are asked for.
+    pub nack: bool,
+    /// REMB is wanted because transport-cc is not negotiated.
+    pub remb: bool,
+    /// MID on the wire.
+    pub mid: Option<String>,
+    /// Extension ids on the wire.
+    pub extensions: ProducerExtensions,
+    /// All of them, by URI.
+    pub extension_ids: Vec<(String, u8)>,
+    /// What consumers are made from.
+    pub consumable: RtpParameters,
+    /// Lowest quality first.
+    pub encodings: Vec<Encoding>,
+    /// Slab keys.
+    pub consumers: Vec<usize>,
+}
+
+impl Producer {
+    /// From checked parameters.
+    pub fn new(
+        (room, peer, id): (RoomId, PeerId, ProducerId),
+        transport: usize,
+        kind: MediaKind,
+        rtp: &RtpParameters,
+        mapping: Mapping,
+        paused: bool,
+    ) -> Self {
+        let id_of = |uri: &str| rtp.header_extensions.iter().find(|it| it.uri == uri).map(|it| it.id);
+        let codec = rtp.codecs.first();
+        let feedback =
+            |kind: &str| codec.is_some_and(|codec| codec.rtcp_feedback.iter().any(|it| it.kind == kind));
+        // Absent encodings are one that nothing is known of (contract §4.2).
+        let described = rtp.encodings.iter().map(|it| Encoding {
+            ssrc: it.ssrc,
+            rtx_ssrc: it.rtx.as_ref().map(|rtx| rtx.ssrc),
+            rid: it.rid.clone(),
+            ..Encoding::default()
+        });
+        let mut encodings: Vec<Encoding> = described.collect();
+        if encodings.is_empty() {
+            encodings.push(Encoding::default());
+        }
+        let transport_cc = id_of(uri::TRANSPORT_CC);
+        Self {
+            room,
+            peer,
+            id,
+            transport,
+            kind,
+            consumer_type: match mapping.producer_type {
+                ProducerType::Simple => ConsumerType::Simple,
+                ProducerType::Simulcast => ConsumerType::Simulcast,
+                ProducerType::Svc => ConsumerType::Svc,
+            },
+            paused,
+            codec: codec.map_or(Codec::Audio, |codec| Codec::of(&codec.mime_type)),
+            clock_rate_hz: codec.map_or(90_000, |codec| codec.clock_rate),
+            payload_type: codec.map_or(0, |codec| codec.payload_type),
+            rtx_payload_type: rtp.codecs.iter().find(|it| is_rtx(&it.mime_type)).map(|it| it.payload_type),
+            nack: kind == MediaKind::Video && feedback("nack"),
+            remb: transport_cc.is_none() && feedback("goog-remb"),
+            mid: rtp.mid.clone(),
+            extensions: ProducerExtensions {
+                mid: id_of(uri::MID),
+                rid: id_of(uri::RID),
+                repaired_rid: id_of(uri::REPAIRED_RID),
+                transport_cc,
+            },
+            extension_ids: rtp.header_extensions.iter().map(|it| (it.uri.clone(), it.id)).collect(),
+            consumable: mapping.consumable,
+            encodings,
+            consumers: Vec::new(),
+        }
+    }
+}

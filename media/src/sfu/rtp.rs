@@ -1,0 +1,356 @@
+//! The packet path: a publisher's SRTP packet in, one sealed packet per consumer out.
+//!
+//! Demultiplexing is contract §4.3: SSRC, else MID, else RID, each remembered as an SSRC. Nothing here allocates per
+//! packet once buffers have grown.
+
+use std::time::Instant;
+
+use super::{Counters, Sfu};
+use crate::codec::{self, Frame};
+use crate::consumer::{Consumer, Sent};
+use crate::outbox::Outbox;
+use crate::producer::Producer;
+use crate::reception::Kept;
+use crate::rewrite::Numbers;
+use crate::rtp::{
+    self, Extensions, HEADER_LEN_MAX, HeaderExtensions, HeaderFields, RtpHeader, abs_send_time,
+};
+use crate::select::Decision;
+use crate::srtp::OVERHEAD_MAX;
+use crate::transport::{SSRCS_MAX, SourceRoute, Transport};
+
+/// A packet of the source, plain, its retransmission wrapping removed.
+struct Incoming<'a> {
+    encoding: usize,
+    sequence: u64,
+    timestamp: u32,
+    marker: bool,
+    payload: &'a [u8],
+    extensions: Extensions<'a>,
+    frame: Frame,
+}
+
+impl Sfu {
+    pub(super) fn on_rtp(&mut self, now: Instant, slot: usize, data: &mut [u8]) {
+        let transport = &mut self.transports[slot];
+        let Some(srtp) = &mut transport.srtp else {
+            self.counters.bad_srtp += 1;
+            return;
+        };
+        let Ok(opened) = srtp.inbound.open_rtp(data) else {
+            self.counters.bad_srtp += 1;
+            return;
+        };
+        self.counters.received += 1;
+        transport.packets.0 += 1;
+        let packet = &data[..opened.len];
+        let Some(header) = RtpHeader::parse(packet) else {
+            self.counters.malformed_rtp += 1;
+            return;
+        };
+        let Some(route) = self.route(slot, &header) else {
+            self.counters.unknown_source += 1;
+            return;
+        };
+        let producer = &mut self.producers[route.producer];
+        if let Some(id) = producer.extensions.transport_cc
+            && let Some(&[high, low]) = header.extensions.find(id)
+        {
+            let arrivals =
+                self.transports[slot].twcc.get_or_insert_with(|| crate::arrivals::Arrivals::new(self.start));
+            arrivals.record(now, u16::from_be_bytes([high, low]), header.ssrc);
+        }
+        let mut payload = header.payload(packet);
+        let encoding = &mut producer.encodings[route.encoding];
+        let mut sequence = opened.index;
+        if route.rtx {
+            // RFC 4588 §4: the original sequence number comes first. Without one it is a bandwidth probe.
+            let (Some((original, rest)), Some(newest)) =
+                (payload.split_first_chunk::<2>(), encoding.reception.newest())
+            else {
+                return;
+            };
+            sequence = rtp::extend_sequence(newest, u16::from_be_bytes(*original));
+            payload = rest;
+        }
+        if payload.is_empty() {
+            // Padding only: it counts as received, and closes no consumer's gap.
+            if !route.rtx {
+                let arrival = ticks(now, self.start, producer.clock_rate_hz);
+                encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
+                self.skip_everywhere(route, sequence);
+            }
+            return;
+        }
+        if producer.nack && !encoding.store.keep(sequence, header.timestamp, header.marker, payload) {
+            return;
+        }
+        let arrival = ticks(now, self.start, producer.clock_rate_hz);
+        encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
+        encoding.reception.octets += payload.len() as u64;
+        let frame = codec::inspect(producer.codec, payload);
+        if frame.keyframe {
+            encoding.keyframes.on_keyframe();
+        }
+        if producer.paused {
+            return;
+        }
+        let incoming = Incoming {
+            encoding: route.encoding,
+            sequence,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            payload,
+            extensions: header.extensions,
+            frame,
+        };
+        let send_time = abs_send_time(self.unix_start + now.saturating_duration_since(self.start));
+        let Self { producers, consumers, transports, outbox, counters, .. } = self;
+        let producer = &producers[route.producer];
+        for key in &producer.consumers {
+            let consumer = &mut consumers[*key];
+            if !consumer.paused {
+                let transport = &mut transports[consumer.transport];
+                forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
+            }
+        }
+    }
+
+    fn skip_everywhere(&mut self, route: SourceRoute, sequence: u64) {
+        for key in &self.producers[route.producer].consumers {
+            let consumer = &mut self.consumers[*key];
+            if consumer.selector.current() == Some(route.encoding) {
+                consumer.rewriter.skip(sequence, &Frame::default());
+            }
+        }
+    }
+
+    /// Whose packet this is.
+    fn route(&mut self, slot: usize, header: &RtpHeader<'_>) -> Option<SourceRoute> {
+        let transport = &mut self.transports[slot];
+        if let Some(route) = transport.sources.get(&header.ssrc) {
+            return Some(*route);
+        }
+        let producers = &mut self.producers;
+        let by_mid = transport.producers.iter().copied().find(|key| {
+            let producer = &producers[*key];
+            let found = producer.extensions.mid.and_then(|id| header.extensions.find(id));
+            found.is_some() && found == producer.mid.as_deref().map(str::as_bytes)
+        });
+        let has_mid = transport
+            .producers
+            .iter()
+            .any(|key| producers[*key].extensions.mid.is_some_and(|id| header.extensions.find(id).is_some()));
+        let by_rid = || {
+            let rids = transport.producers.iter().copied();
+            rids.filter(|_| !has_mid).find(|key| rid_of(&producers[*key], header).is_some())
+        };
+        let key = by_mid.or_else(by_rid)?;
+        let producer = &mut producers[key];
+        let (encoding, rtx) = match rid_of(producer, header) {
+            Some(found) => found,
+            None if producer.encodings.len() == 1 => {
+                (0, producer.rtx_payload_type == Some(header.payload_type))
+            }
+            None => return None,
+        };
+        if transport.sources.len() >= SSRCS_MAX {
+            return None;
+        }
+        let known = &mut producer.encodings[encoding];
+        if rtx {
+            known.rtx_ssrc = Some(header.ssrc);
+        } else {
+            known.ssrc = Some(header.ssrc);
+        }
+        let route = SourceRoute { producer: key, encoding, rtx };
+        transport.sources.insert(header.ssrc, route);
+        Some(route)
+    }
+
+    /// Sends a packet again that a subscriber misses.
+    pub(super) fn retransmit(&mut self, now: Instant, key: usize, wire: u16) {
+        let send_time = abs_send_time(self.unix_time(now));
+        let consumer = &mut self.consumers[key];
+        let (Some(payload_type), Some(ssrc)) = (consumer.rtx_payload_type, consumer.rtx_ssrc) else { return };
+        let Some(sent) = consumer.sent_mut(wire) else { return };
+        if sent.resent.is_some_and(|at| now.saturating_duration_since(at) < RESEND_INTERVAL) {
+            return;
+        }
+        sent.resent = Some(now);
+        let sent = *sent;
+        let producer = &self.producers[consumer.producer];
+        let Some(kept) = producer.encodings[usize::from(sent.encoding)].store.find(sent.sequence) else {
+            return;
+        };
+        let frame = codec::inspect(producer.codec, &kept.payload);
+        let sequence = consumer.rtx_sequence;
+        consumer.rtx_sequence += 1;
+        let fields = HeaderFields {
+            payload_type,
+            marker: kept.marker,
+            sequence_number: sequence as u16,
+            timestamp: sent.numbers.timestamp,
+            ssrc,
+        };
+        let out = Outgoing { fields, sequence, original: Some(wire), numbers: sent.numbers };
+        let transport = &mut self.transports[consumer.transport];
+        if write(
+            send_time,
+            consumer,
+            transport,
+            &out,
+            &kept.payload,
+            &frame,
+            Extensions::default(),
+            &mut self.outbox,
+        ) {
+            consumer.retransmitted += 1;
+            self.counters.retransmitted += 1;
+        }
+        let _: &Kept = kept;
+    }
+}
+
+/// The same packet is not sent again sooner: NACKs are repeated faster than a round trip.
+const RESEND_INTERVAL: std::time::Duration = std::time::Duration::from_millis(30);
+
+/// Arrival in media ticks, for jitter.
+fn ticks(now: Instant, start: Instant, clock_rate_hz: u32) -> u32 {
+    let micros = now.saturating_duration_since(start).as_micros();
+    (micros * u128::from(clock_rate_hz) / 1_000_000) as u32
+}
+
+/// The encoding that a packet's RID (or repaired RID) names, and whether it is a retransmission.
+fn rid_of(producer: &Producer, header: &RtpHeader<'_>) -> Option<(usize, bool)> {
+    let text = |id: Option<u8>| header.extensions.find(id?);
+    let by = |rid: &[u8]| {
+        producer.encodings.iter().position(|encoding| encoding.rid.as_deref().map(str::as_bytes) == Some(rid))
+    };
+    match text(producer.extensions.repaired_rid) {
+        Some(rid) => by(rid).map(|encoding| (encoding, true)),
+        None => by(text(producer.extensions.rid)?)
+            .map(|encoding| (encoding, producer.rtx_payload_type == Some(header.payload_type))),
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // disjoint parts of the core, so that the loop over consumers can hold them all
+fn forward(
+    now: Instant,
+    send_time: u32,
+    producer: &Producer,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    incoming: &Incoming<'_>,
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+) {
+    if transport.srtp.is_none() {
+        return;
+    }
+    match consumer.selector.decide(incoming.encoding, incoming.frame.keyframe, incoming.frame.temporal) {
+        Decision::Ignore => return,
+        Decision::Skip => return consumer.rewriter.skip(incoming.sequence, &incoming.frame),
+        Decision::Switch => {
+            let elapsed = consumer.last_sent.map_or(0, |last| ticks(now, last, producer.clock_rate_hz));
+            consumer.rewriter.switch(incoming.sequence, incoming.timestamp, &incoming.frame, elapsed);
+        }
+        Decision::Forward => {}
+    }
+    let Some(numbers) = consumer.rewriter.map(incoming.sequence, incoming.timestamp, &incoming.frame) else {
+        return;
+    };
+    let fields = HeaderFields {
+        payload_type: consumer.payload_type,
+        marker: incoming.marker,
+        sequence_number: numbers.sequence as u16,
+        timestamp: numbers.timestamp,
+        ssrc: consumer.ssrc,
+    };
+    let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers };
+    if write(
+        send_time,
+        consumer,
+        transport,
+        &out,
+        incoming.payload,
+        &incoming.frame,
+        incoming.extensions,
+        outbox,
+    ) {
+        let encoding = incoming.encoding as u8;
+        consumer.remember(Sent { numbers, sequence: incoming.sequence, encoding, resent: None });
+        consumer.last_sent = Some(now);
+        consumer.packets += 1;
+        consumer.octets += incoming.payload.len() as u64;
+        counters.forwarded += 1;
+    }
+}
+
+/// A packet to write: its header, its extended number in its own stream, and for a retransmission the original's number.
+struct Outgoing {
+    fields: HeaderFields,
+    sequence: u64,
+    original: Option<u16>,
+    numbers: Numbers,
+}
+
+#[allow(clippy::too_many_arguments)] // as above
+fn write(
+    send_time: u32,
+    consumer: &Consumer,
+    transport: &mut Transport,
+    out: &Outgoing,
+    payload: &[u8],
+    frame: &Frame,
+    source: Extensions<'_>,
+    outbox: &mut Outbox,
+) -> bool {
+    let transport_cc = consumer.extensions.transport_cc.map(|id| {
+        transport.twcc_sequence = transport.twcc_sequence.wrapping_add(1);
+        (id, transport.twcc_sequence)
+    });
+    let extensions = HeaderExtensions {
+        mid: consumer.extensions.mid.map(|id| (id, consumer.mid.as_bytes())),
+        abs_send_time: consumer.extensions.abs_send_time.map(|id| (id, send_time)),
+        transport_cc,
+        translate: &consumer.extensions.translate,
+        source,
+    };
+    let Some((srtp, to)) = transport.open_path() else { return false };
+    let mut sealed = 0;
+    let sent = outbox.push_with(to, |bytes| {
+        let start = bytes.len();
+        bytes.resize(start + HEADER_LEN_MAX + 2 + payload.len() + OVERHEAD_MAX, 0);
+        let slot = &mut bytes[start..];
+        let Some(mut at) = rtp::write_header(slot, &out.fields, &extensions) else { return false };
+        if let Some(original) = out.original {
+            slot[at..at + 2].copy_from_slice(&original.to_be_bytes());
+            at += 2;
+        }
+        let body = &mut slot[at..at + payload.len()];
+        body.copy_from_slice(payload);
+        patch_vp8(body, frame, &out.numbers);
+        at += payload.len();
+        let Ok(length) = srtp.seal_rtp(slot, at, out.sequence) else { return false };
+        bytes.truncate(start + length);
+        sealed = length;
+        true
+    });
+    if sent {
+        transport.bytes.1 += sealed as u64;
+        transport.packets.1 += 1;
+    }
+    sent
+}
+
+/// Writes continuous picture ids over the source's.
+fn patch_vp8(payload: &mut [u8], frame: &Frame, numbers: &Numbers) {
+    if let Some((at, _)) = frame.vp8.picture {
+        let at = usize::from(at);
+        payload[at..at + 2].copy_from_slice(&(numbers.picture_id | 0x8000).to_be_bytes());
+    }
+    if let Some((at, _)) = frame.vp8.tl0 {
+        payload[usize::from(at)] = numbers.tl0;
+    }
+}

@@ -1,0 +1,174 @@
+//! One client transport: its ICE agent, its DTLS connection, its SRTP contexts, and the tables that say whose packet is
+//! whose. `sfu` owns these in a slab; producers and consumers name them by slot.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use common::control::TransportDirection;
+use common::ids::{PeerId, RoomId, TransportId};
+
+use crate::arrivals::Arrivals;
+use crate::connection::Connection;
+use crate::ice::{IceLite, RemoteAddr};
+use crate::outbox::Outbox;
+use crate::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
+
+/// SSRCs that one client may make us remember.
+pub const SSRCS_MAX: usize = 256;
+
+/// Both directions' keys.
+#[derive(Debug)]
+pub struct Srtp {
+    /// For what the client sends.
+    pub inbound: SrtpContext,
+    /// For what we send.
+    pub outbound: SrtpContext,
+}
+
+/// Whose packets an SSRC marks, on a send transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceRoute {
+    /// Slab key of the producer.
+    pub producer: usize,
+    /// Index of the encoding.
+    pub encoding: usize,
+    /// Retransmissions of it.
+    pub rtx: bool,
+}
+
+/// A client's transport.
+#[derive(Debug)]
+pub struct Transport {
+    /// The room it is in.
+    pub room: RoomId,
+    /// Whose it is.
+    pub peer: PeerId,
+    /// Its name.
+    pub id: TransportId,
+    /// Seen from the client.
+    pub direction: TransportDirection,
+    /// Addresses and consent.
+    pub ice: IceLite,
+    /// DTLS and data channels.
+    pub connection: Connection,
+    /// Present once DTLS has verified the client.
+    pub srtp: Option<Srtp>,
+    /// When `connection` wants to be woken.
+    pub connection_deadline: Option<Instant>,
+    /// What is registered in the worker's timers for this transport.
+    pub wake: Option<Instant>,
+    /// Producers on it.
+    pub producers: Vec<usize>,
+    /// Consumers on it.
+    pub consumers: Vec<usize>,
+    /// SSRC → producer, for what the client sends.
+    pub sources: HashMap<u32, SourceRoute>,
+    /// SSRC → consumer, for feedback about what we send; both media and retransmission SSRCs.
+    pub sinks: HashMap<u32, usize>,
+    /// Arrival times for transport-cc, once a producer has negotiated it.
+    pub twcc: Option<Arrivals>,
+    /// Last sequence number of the transport-cc extension that we wrote.
+    pub twcc_sequence: u16,
+    /// MIDs given to consumers so far; they are never reused (contract §5.2 f).
+    pub next_mid: u32,
+    /// CNAME of all its producers (contract §4.2).
+    pub cname: Option<String>,
+    /// Next regular RTCP report.
+    pub next_report: Option<Instant>,
+    /// Next transport-cc feedback.
+    pub next_feedback: Option<Instant>,
+    /// The SSRC that speaks in our RTCP when no consumer does.
+    pub rtcp_ssrc: u32,
+    /// Round trip of the last report.
+    pub round_trip: Option<Duration>,
+    /// Bytes of datagrams in and out.
+    pub bytes: (u64, u64),
+    /// Packets in and out.
+    pub packets: (u64, u64),
+}
+
+impl Transport {
+    /// A transport on which nothing has happened.
+    pub fn new(
+        room: RoomId,
+        peer: PeerId,
+        id: TransportId,
+        direction: TransportDirection,
+        ice: IceLite,
+        connection: Connection,
+        rtcp_ssrc: u32,
+    ) -> Self {
+        Self {
+            room,
+            peer,
+            id,
+            direction,
+            ice,
+            connection,
+            srtp: None,
+            connection_deadline: None,
+            wake: None,
+            producers: Vec::new(),
+            consumers: Vec::new(),
+            sources: HashMap::new(),
+            sinks: HashMap::new(),
+            twcc: None,
+            twcc_sequence: 0,
+            next_mid: 0,
+            cname: None,
+            next_report: None,
+            next_feedback: None,
+            rtcp_ssrc,
+            round_trip: None,
+            bytes: (0, 0),
+            packets: (0, 0),
+        }
+    }
+
+    /// The keys have arrived: media may flow.
+    pub fn on_connected(&mut self, active: bool) -> bool {
+        let Some(keys) = self.connection.keys() else { return false };
+        let contexts = Profile::try_from(keys.profile)
+            .and_then(|profile| srtp::contexts(profile, &keys.material, active));
+        match contexts {
+            Ok((inbound, outbound)) => self.srtp = Some(Srtp { inbound, outbound }),
+            Err(error) => tracing::debug!(transport = %self.id, %error, "no SRTP keys"),
+        }
+        self.srtp.is_some()
+    }
+
+    /// Seals a compound RTCP packet and appends it.
+    pub fn send_rtcp(&mut self, outbox: &mut Outbox, compound: &[u8]) {
+        let (Some(srtp), Some(to)) = (&mut self.srtp, self.ice.selected()) else { return };
+        let outbound = &mut srtp.outbound;
+        let sent = outbox.push_with(to, |bytes| {
+            let start = bytes.len();
+            bytes.extend_from_slice(compound);
+            bytes.resize(start + compound.len() + OVERHEAD_MAX, 0);
+            match outbound.seal_rtcp(&mut bytes[start..], compound.len()) {
+                Ok(length) => {
+                    bytes.truncate(start + length);
+                    true
+                }
+                Err(_) => false,
+            }
+        });
+        if sent {
+            self.bytes.1 += compound.len() as u64;
+            self.packets.1 += 1;
+        }
+    }
+
+    /// Where media goes, when it may go at all.
+    pub fn open_path(&mut self) -> Option<(&mut SrtpContext, RemoteAddr)> {
+        let to = self.ice.selected()?;
+        Some((&mut self.srtp.as_mut()?.outbound, to))
+    }
+
+    /// When it wants to be woken: the earliest of all that it waits for.
+    pub fn deadline(&self) -> Option<Instant> {
+        let all =
+            [self.connection_deadline, self.ice.consent_deadline(), self.next_report, self.next_feedback];
+        all.into_iter().flatten().min()
+    }
+}
