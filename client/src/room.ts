@@ -1,0 +1,457 @@
+// A room on the server's SFU, with mediasoup-client inside: publishes our tracks, subscribes to everybody else's.
+import { Device, type types } from 'mediasoup-client';
+import { Emitter } from './emitter';
+import type { DataProducerInfo, PeerInfo, ProducerInfo, Rating, ServerMessage } from './messages';
+import { SignalError } from './messages';
+import type { Signal } from './signal';
+
+export type RoomState = 'joining' | 'joined' | 'reconnecting' | 'left';
+
+/** A stream of another peer that we receive. */
+export interface Subscription {
+  consumerId: string;
+  producerId: string;
+  peerId: string;
+  kind: 'audio' | 'video';
+  source: string;
+  track: MediaStreamTrack;
+  /** The publisher has paused. */
+  producerPaused: boolean;
+}
+
+type RoomEvents = {
+  state: [state: RoomState];
+  peerJoined: [peer: PeerInfo];
+  peerLeft: [peerId: string, reason: string];
+  subscribed: [subscription: Subscription];
+  unsubscribed: [subscription: Subscription];
+  /** A publisher paused or resumed. */
+  paused: [subscription: Subscription];
+  layers: [consumerId: string, spatialLayer: number, temporalLayer: number | null];
+  quality: [peerId: string, rating: Rating];
+  data: [peerId: string, label: string, data: string | ArrayBuffer];
+  /** We were removed, muted, or the room was closed. */
+  removed: [reason: string];
+  muted: [producerId: string, by: string];
+  error: [error: unknown];
+};
+
+export interface RoomOptions {
+  /** The name that others see. */
+  name?: string;
+  /** Subscribe to everything (the default) or let the app call `subscribe`. */
+  autoSubscribe?: boolean;
+  iceTransportPolicy?: RTCIceTransportPolicy;
+  /** Another mediasoup-client's `Device`. */
+  Device?: typeof Device;
+}
+
+export interface PublishOptions {
+  source?: string;
+  /** Three simulcast layers; by default for cameras of at least 960×540, below which browsers leave layers out. */
+  simulcast?: boolean;
+}
+
+interface JoinReply {
+  rtpCapabilities: types.RtpCapabilities;
+  peers: PeerInfo[];
+  producers: ProducerInfo[];
+  dataProducers: DataProducerInfo[];
+}
+
+/** Lowest first; bit rates of a 1280×720 camera. */
+const SIMULCAST: RTCRtpEncodingParameters[] = [
+  { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { scaleResolutionDownBy: 1, maxBitrate: 1_500_000 },
+];
+
+/** `disconnected` often heals by itself. */
+const DISCONNECTED_PATIENCE_MS = 3_000;
+const CHAT_LABEL = 'chat';
+
+interface Published {
+  track: MediaStreamTrack;
+  options: PublishOptions;
+  producer: types.Producer;
+}
+
+export class Room extends Emitter<RoomEvents> {
+  readonly roomId: string;
+  readonly #signal: Signal;
+  readonly #options: RoomOptions;
+  readonly #offs: (() => void)[] = [];
+  readonly #peers = new Map<string, PeerInfo>();
+  readonly #subscriptions = new Map<string, Subscription>();
+  readonly #consumers = new Map<string, types.Consumer>();
+  readonly #wanted = new Set<string>();
+  readonly #published = new Map<string, Published>();
+  readonly #patience = new Map<string, ReturnType<typeof setTimeout>>();
+  #state: RoomState = 'joining';
+  #device?: types.Device;
+  #send?: types.Transport;
+  #recv?: types.Transport;
+  #chat?: types.DataProducer;
+
+  /** Joins; peers and streams that are there already come as events after this resolves. */
+  static async join(signal: Signal, roomId: string, options: RoomOptions = {}): Promise<Room> {
+    const room = new Room(signal, roomId, options);
+    try {
+      await room.#join();
+    } catch (error) {
+      room.#finish();
+      throw error;
+    }
+    return room;
+  }
+
+  private constructor(signal: Signal, roomId: string, options: RoomOptions) {
+    super();
+    this.#signal = signal;
+    this.roomId = roomId;
+    this.#options = options;
+    this.#offs.push(
+      signal.on('message', (message) => this.#onMessage(message)),
+      signal.on('state', (state) => {
+        if (state === 'reconnecting' && this.#state === 'joined') this.#setState('reconnecting');
+      }),
+      signal.on('connected', ({ resumed }) => void this.#onReconnected(resumed)),
+    );
+  }
+
+  get state(): RoomState {
+    return this.#state;
+  }
+
+  get peers(): PeerInfo[] {
+    return [...this.#peers.values()];
+  }
+
+  get subscriptions(): Subscription[] {
+    return [...this.#subscriptions.values()];
+  }
+
+  /** Our producers by source. */
+  producer(source: string): types.Producer | undefined {
+    return this.#published.get(source)?.producer;
+  }
+
+  get sendTransport(): types.Transport | undefined {
+    return this.#send;
+  }
+
+  get recvTransport(): types.Transport | undefined {
+    return this.#recv;
+  }
+
+  /** Publishes a track under a source; one track per source, so publishing again replaces it. */
+  async publish(track: MediaStreamTrack, options: PublishOptions = {}): Promise<types.Producer> {
+    const source = options.source ?? (track.kind === 'audio' ? 'microphone' : 'camera');
+    const present = this.#published.get(source);
+    if (present) {
+      await present.producer.replaceTrack({ track });
+      present.track = track;
+      return present.producer;
+    }
+    const producer = await this.#produce(track, { ...options, source });
+    this.#published.set(source, { track, options: { ...options, source }, producer });
+    return producer;
+  }
+
+  async unpublish(source: string): Promise<void> {
+    const published = this.#published.get(source);
+    if (!published) return;
+    this.#published.delete(source);
+    published.producer.close();
+    await this.#signal.request('close-producer', { producerId: published.producer.id });
+  }
+
+  async pause(source: string): Promise<void> {
+    const producer = this.#published.get(source)?.producer;
+    if (!producer) return;
+    producer.pause();
+    await this.#signal.request('pause-producer', { producerId: producer.id });
+  }
+
+  async resume(source: string): Promise<void> {
+    const producer = this.#published.get(source)?.producer;
+    if (!producer) return;
+    producer.resume();
+    await this.#signal.request('resume-producer', { producerId: producer.id });
+  }
+
+  /** Chooses the layers of a simulcast or SVC subscription; 0 is the lowest. */
+  async setPreferredLayers(consumerId: string, spatialLayer: number, temporalLayer?: number): Promise<void> {
+    await this.#signal.request('set-preferred-layers', { consumerId, spatialLayer, ...(temporalLayer === undefined ? {} : { temporalLayer }) });
+  }
+
+  async pauseSubscription(consumerId: string): Promise<void> {
+    this.#consumers.get(consumerId)?.pause();
+    await this.#signal.request('pause-consumer', { consumerId });
+  }
+
+  async resumeSubscription(consumerId: string): Promise<void> {
+    this.#consumers.get(consumerId)?.resume();
+    await this.#signal.request('resume-consumer', { consumerId });
+  }
+
+  /** Sends to everybody else in the room, over the data channel. */
+  async sendData(data: string | ArrayBuffer): Promise<void> {
+    const transport = this.#send;
+    if (!transport) throw new SignalError('Not in the room', 'not-in-room');
+    if (!this.#chat || this.#chat.closed) {
+      this.#chat = await transport.produceData({ ordered: true, label: CHAT_LABEL, protocol: '' });
+    }
+    const channel = this.#chat;
+    if (channel.readyState !== 'open') await new Promise<void>((done) => channel.on('open', () => done()));
+    channel.send(data as string);
+  }
+
+  /** New ICE credentials on both transports, under running media. */
+  async restartIce(): Promise<void> {
+    await Promise.all([this.#send, this.#recv].map((transport) => transport && this.#restart(transport)));
+  }
+
+  /** Statistics of what we receive, for a QualityMonitor. */
+  async getStats(): Promise<Iterable<{ type: string; id: string } & Record<string, unknown>> | undefined> {
+    const report = await this.#recv?.getStats();
+    return report && ([...report.values()] as ({ type: string; id: string } & Record<string, unknown>)[]);
+  }
+
+  async leave(): Promise<void> {
+    if (this.#state === 'left') return;
+    const connected = this.#signal.state === 'connected';
+    this.#finish();
+    if (connected) await this.#signal.request('leave-room').catch(() => undefined);
+  }
+
+  async subscribe(producerId: string): Promise<Subscription | undefined> {
+    const [device, transport] = [this.#device, this.#recv];
+    if (!device || !transport || this.#wanted.has(producerId)) return undefined;
+    this.#wanted.add(producerId);
+    try {
+      const info = await this.#signal.request<types.ConsumerOptions & { id: string; peerId: string; source: string; producerPaused: boolean; kind: 'audio' | 'video' }>(
+        'consume',
+        { transportId: transport.id, producerId, rtpCapabilities: device.rtpCapabilities },
+      );
+      // Audio and camera of one peer share a stream id, which is what keeps lips and voice together.
+      const streamId = `${info.peerId}-${info.source.startsWith('screen') ? 'screen' : 'main'}`;
+      const consumer = await transport.consume({ ...info, streamId });
+      const subscription: Subscription = {
+        consumerId: consumer.id, producerId, peerId: info.peerId, kind: info.kind, source: info.source, track: consumer.track, producerPaused: info.producerPaused,
+      };
+      this.#consumers.set(consumer.id, consumer);
+      this.#subscriptions.set(consumer.id, subscription);
+      this.emit('subscribed', subscription);
+      // Only now: a keyframe that came before the browser was ready would be lost.
+      await this.#signal.request('resume-consumer', { consumerId: consumer.id });
+      return subscription;
+    } catch (error) {
+      this.#wanted.delete(producerId);
+      // It was closed while we asked for it.
+      if (error instanceof SignalError && error.code.endsWith('-not-found')) return undefined;
+      throw error;
+    }
+  }
+
+  async #join(): Promise<void> {
+    const { name, Device: DeviceClass = Device } = this.#options;
+    const reply = await this.#signal.request<JoinReply>('join-room', { roomId: this.roomId, ...(name ? { name } : {}) });
+    const device = new DeviceClass();
+    await device.load({ routerRtpCapabilities: reply.rtpCapabilities });
+    this.#device = device;
+    [this.#send, this.#recv] = await Promise.all([this.#transport('send'), this.#transport('recv')]);
+    this.#setState('joined');
+    for (const peer of reply.peers) this.#addPeer(peer);
+    for (const producer of reply.producers) this.#onProducer(producer.producerId);
+    for (const data of reply.dataProducers) void this.#subscribeData(data);
+  }
+
+  async #transport(direction: 'send' | 'recv'): Promise<types.Transport> {
+    const info = await this.#signal.request<types.TransportOptions>('create-transport', { direction });
+    const options: types.TransportOptions = { ...info, ...(this.#options.iceTransportPolicy ? { iceTransportPolicy: this.#options.iceTransportPolicy } : {}) };
+    const transport = direction === 'send' ? this.#device!.createSendTransport(options) : this.#device!.createRecvTransport(options);
+    const ask = <Reply>(type: string, fields: Record<string, unknown>) => this.#signal.request<Reply>(type, { transportId: transport.id, ...fields });
+    transport.on('connect', ({ dtlsParameters }, done, fail) => void ask('connect-transport', { dtlsParameters }).then(() => done(), fail));
+    transport.on('connectionstatechange', (state) => this.#onTransportState(transport, state));
+    if (direction === 'send') {
+      transport.on('produce', ({ kind, rtpParameters, appData }, done, fail) =>
+        void ask<{ id: string }>('produce', { kind, rtpParameters, source: appData.source, appData }).then(done, fail));
+      transport.on('producedata', ({ sctpStreamParameters, label, protocol, appData }, done, fail) =>
+        void ask<{ id: string }>('produce-data', { sctpStreamParameters, label, protocol, appData }).then(done, fail));
+    }
+    return transport;
+  }
+
+  async #produce(track: MediaStreamTrack, options: PublishOptions): Promise<types.Producer> {
+    const transport = this.#send;
+    if (!transport) throw new SignalError('Not in the room', 'not-in-room');
+    const { width = 0, height = 0 } = track.getSettings();
+    const simulcast = options.simulcast ?? (options.source === 'camera' && width >= 960 && height >= 540);
+    const vp8 = this.#device!.rtpCapabilities.codecs?.find((codec) => codec.mimeType.toLowerCase() === 'video/vp8');
+    return transport.produce({
+      track,
+      stopTracks: false,
+      appData: { source: options.source },
+      ...(track.kind === 'audio' ? { codecOptions: { opusDtx: true, opusFec: true } } : {}),
+      ...(track.kind === 'video' && simulcast && vp8 ? { codec: vp8, encodings: SIMULCAST } : {}),
+    });
+  }
+
+  #onTransportState(transport: types.Transport, state: types.ConnectionState): void {
+    clearTimeout(this.#patience.get(transport.id));
+    this.#patience.delete(transport.id);
+    if (state !== 'failed' && state !== 'disconnected') return;
+    const restart = () => {
+      if (this.#signal.state !== 'connected') return this.#retryLater(transport, restart);
+      this.#restart(transport).catch((error: unknown) => this.emit('error', error));
+    };
+    if (state === 'failed') restart();
+    else this.#retryLater(transport, restart);
+  }
+
+  #retryLater(transport: types.Transport, restart: () => void): void {
+    this.#patience.set(transport.id, setTimeout(restart, DISCONNECTED_PATIENCE_MS));
+  }
+
+  async #restart(transport: types.Transport): Promise<void> {
+    const { iceParameters } = await this.#signal.request<{ iceParameters: types.IceParameters }>('restart-ice', { transportId: transport.id });
+    if (!transport.closed) await transport.restartIce({ iceParameters });
+  }
+
+  #onProducer(producerId: string): void {
+    if (this.#options.autoSubscribe === false) return;
+    this.subscribe(producerId).catch((error: unknown) => this.emit('error', error));
+  }
+
+  async #subscribeData(info: DataProducerInfo): Promise<void> {
+    const transport = this.#recv;
+    if (!transport) return;
+    try {
+      const options = await this.#signal.request<types.DataConsumerOptions>('consume-data', { transportId: transport.id, dataProducerId: info.dataProducerId });
+      const consumer = await transport.consumeData(options);
+      consumer.on('message', (data: string | ArrayBuffer) => this.emit('data', info.peerId, info.label, data));
+    } catch (error) {
+      if (!(error instanceof SignalError && error.code.endsWith('-not-found'))) this.emit('error', error);
+    }
+  }
+
+  #onMessage(message: ServerMessage): void {
+    if (this.#state === 'left') return;
+    switch (message.type) {
+      case 'peer-joined':
+        return this.#addPeer(message as unknown as PeerInfo);
+      case 'peer-left':
+        this.#peers.delete(String(message.peerId));
+        for (const s of this.subscriptions) if (s.peerId === message.peerId) this.#unsubscribe(s.consumerId);
+        return this.emit('peerLeft', String(message.peerId), String(message.reason ?? ''));
+      case 'new-producer':
+        return this.#onProducer(String(message.producerId));
+      case 'new-data-producer':
+        return void this.#subscribeData(message as unknown as DataProducerInfo);
+      case 'producer-paused':
+      case 'producer-resumed':
+        for (const s of this.subscriptions) {
+          if (s.producerId !== message.producerId) continue;
+          s.producerPaused = message.type === 'producer-paused';
+          this.emit('paused', s);
+        }
+        return;
+      case 'producer-closed':
+        for (const s of this.subscriptions) if (s.producerId === message.producerId) this.#unsubscribe(s.consumerId);
+        return;
+      case 'consumer-closed':
+        return this.#unsubscribe(String(message.consumerId));
+      case 'consumer-layers':
+        return this.emit('layers', String(message.consumerId), Number(message.spatialLayer), message.temporalLayer as number | null);
+      case 'quality':
+        return this.emit('quality', String(message.peerId), message.rating as Rating);
+      case 'muted':
+        return this.#onMuted(String(message.producerId), String(message.by));
+      case 'transport-closed':
+        return void this.#rejoin();
+      case 'removed':
+      case 'room-closed':
+        this.emit('removed', String(message.reason ?? message.type));
+        return this.#finish();
+    }
+  }
+
+  #onMuted(producerId: string, by: string): void {
+    for (const { producer } of this.#published.values()) if (producer.id === producerId) producer.pause();
+    this.emit('muted', producerId, by);
+  }
+
+  #addPeer(peer: PeerInfo): void {
+    this.#peers.set(peer.peerId, { peerId: peer.peerId, ...(peer.name ? { name: peer.name } : {}) });
+    this.emit('peerJoined', peer);
+  }
+
+  #unsubscribe(consumerId: string): void {
+    const subscription = this.#subscriptions.get(consumerId);
+    if (!subscription) return;
+    this.#subscriptions.delete(consumerId);
+    this.#wanted.delete(subscription.producerId);
+    this.#consumers.get(consumerId)?.close();
+    this.#consumers.delete(consumerId);
+    this.emit('unsubscribed', subscription);
+  }
+
+  async #onReconnected(resumed: boolean): Promise<void> {
+    if (this.#state !== 'reconnecting') return;
+    if (!resumed) return this.#rejoin();
+    this.#setState('joined');
+    // Media may have died with the network that the socket lost.
+    for (const transport of [this.#send, this.#recv]) {
+      if (transport?.connectionState === 'failed') await this.#restart(transport).catch((error: unknown) => this.emit('error', error));
+    }
+  }
+
+  /** Joins again with everything that we published. */
+  async #rejoin(): Promise<void> {
+    this.#setState('reconnecting');
+    this.#closeMedia();
+    for (const peer of this.peers) {
+      this.#peers.delete(peer.peerId);
+      this.emit('peerLeft', peer.peerId, 'reconnecting');
+    }
+    try {
+      await this.#join();
+      for (const published of this.#published.values()) {
+        if (published.track.readyState === 'live') published.producer = await this.#produce(published.track, published.options);
+      }
+    } catch (error) {
+      this.emit('error', error);
+      if (error instanceof SignalError && error.code !== 'session-lost' && error.code !== 'timeout') {
+        this.emit('removed', error.message);
+        this.#finish();
+      }
+    }
+  }
+
+  #closeMedia(): void {
+    for (const id of [...this.#subscriptions.keys()]) this.#unsubscribe(id);
+    for (const timer of this.#patience.values()) clearTimeout(timer);
+    this.#patience.clear();
+    this.#wanted.clear();
+    this.#chat = undefined;
+    this.#send?.close();
+    this.#recv?.close();
+    this.#send = this.#recv = undefined;
+  }
+
+  #finish(): void {
+    if (this.#state === 'left') return;
+    this.#closeMedia();
+    for (const off of this.#offs) off();
+    this.#published.clear();
+    this.#setState('left');
+    this.removeListeners();
+  }
+
+  #setState(state: RoomState): void {
+    if (this.#state === state || this.#state === 'left') return;
+    this.#state = state;
+    this.emit('state', state);
+  }
+}
