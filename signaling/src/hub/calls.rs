@@ -1,0 +1,500 @@
+//! Calls between people, from ringing to hang-up (`docs/protocol.md` §2).
+//!
+//! Only members speak in a call, whoever they say they are; what a session may not do is told to it, never to others.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::call_record::{CallRecord, CallType, Participant, QualitySummary};
+use common::ids::{CallId, RoomId, SessionId, UserId};
+use serde_json::{Value, json};
+
+use super::{Hub, Output, Refusal, Timer};
+use crate::message::ClientMessage;
+
+/// People rung by one message (protocol §2), and in one call.
+const RECIPIENTS_MAX: usize = 32;
+const MEMBERS_MAX: usize = 64;
+
+/// Calls that one user may be in at once.
+const CALLS_PER_USER_MAX: usize = 32;
+
+/// Messages before their `call-initiate`: how many, and for how long (protocol §2).
+const HELD_MAX: usize = 100;
+const HELD_FOR: Duration = Duration::from_secs(3);
+
+/// Calls of one user for which messages are held at once.
+const HELD_CALLS_MAX: usize = 4;
+
+/// A client's own words about why it rejects, in characters.
+const REASON_CHARS_MAX: usize = 200;
+
+#[derive(Debug)]
+pub(super) struct Call {
+    record_id: String,
+    kind: CallType,
+    initiator: UserId,
+    started_at: Duration,
+    answered_at: Option<Duration>,
+    members: BTreeMap<UserId, Member>,
+    /// Those who were in it or were rung, and no more.
+    gone: Vec<Participant>,
+    upgraded_to: Option<RoomId>,
+    ring_until: Instant,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// The session that speaks for the user; `None` while it rings on all of them.
+    session: Option<SessionId>,
+    joined_at: Option<Duration>,
+    quality: Option<QualitySummary>,
+}
+
+/// Messages that came before their call.
+#[derive(Debug)]
+pub(super) struct Held {
+    session: SessionId,
+    messages: Vec<ClientMessage>,
+}
+
+type Done = Result<(), Refusal>;
+
+/// Whether `kind` is a message about calls.
+pub(super) fn is_message(kind: &str) -> bool {
+    [
+        "call-initiate",
+        "call-answer",
+        "call-reject",
+        "call-end",
+        "call-invite",
+        "call-upgrade",
+        "offer",
+        "answer",
+        "renegotiate",
+        "ice-candidate",
+    ]
+    .contains(&kind)
+}
+
+fn not_found() -> Refusal {
+    Refusal::new("call-not-found", "Call not found")
+}
+
+fn not_in_call() -> Refusal {
+    Refusal::new("not-in-call", "Not in this call")
+}
+
+fn unavailable(user: &UserId) -> Refusal {
+    Refusal {
+        user: Some(user.clone()),
+        ..Refusal::new("recipient-unavailable", "Recipient is not available")
+    }
+}
+
+impl Call {
+    fn is_joined(&self, user: &UserId, session: &SessionId) -> bool {
+        self.members.get(user).is_some_and(|member| member.session.as_ref() == Some(session))
+    }
+
+    fn joined(&self) -> impl Iterator<Item = &UserId> {
+        self.members.iter().filter(|(_, member)| member.session.is_some()).map(|(user, _)| user)
+    }
+
+    /// Where a member's quality is summed up.
+    pub(super) fn quality_of(
+        &mut self,
+        user: &UserId,
+        session: &SessionId,
+    ) -> Option<&mut Option<QualitySummary>> {
+        let member = self.members.get_mut(user)?;
+        (member.session.as_ref() == Some(session)).then_some(&mut member.quality)
+    }
+
+    fn remove(&mut self, user: &UserId, at: Duration) {
+        if let Some(member) = self.members.remove(user) {
+            let left_at = member.joined_at.map(|_| at);
+            let user = user.clone();
+            self.gone.push(Participant {
+                user,
+                joined_at: member.joined_at,
+                left_at,
+                quality: member.quality,
+            });
+        }
+    }
+}
+
+impl Hub {
+    pub(super) fn call_message(&mut self, session: &SessionId, message: ClientMessage) -> Done {
+        let Some(user) = self.sessions.get(session).map(|session| session.claims.sub.clone()) else {
+            return Ok(());
+        };
+        match message {
+            ClientMessage::CallInitiate { call_id, recipient_ids, call_type } => {
+                self.initiate(session, user, call_id, recipient_ids, call_type)
+            }
+            ClientMessage::CallAnswer { call_id } => self.answer_call(session, &user, &call_id),
+            ClientMessage::CallReject { call_id, reason } => self.reject(&user, &call_id, reason),
+            ClientMessage::CallEnd { call_id, for_all } => self.end_call(session, &user, &call_id, for_all),
+            ClientMessage::CallInvite { call_id, recipient_ids } => {
+                self.member_of(session, &user, &call_id)?;
+                self.ring(session, &call_id, recipient_ids)
+            }
+            ClientMessage::CallUpgrade { call_id } => {
+                self.member_of(session, &user, &call_id)?;
+                self.upgrade(&call_id);
+                Ok(())
+            }
+            relayed => self.relay(session, &user, relayed),
+        }
+    }
+
+    /// The call, if this session has joined it.
+    fn member_of(&self, session: &SessionId, user: &UserId, id: &CallId) -> Result<&Call, Refusal> {
+        let call = self.calls.get(id).ok_or_else(not_found)?;
+        if call.is_joined(user, session) { Ok(call) } else { Err(not_in_call()) }
+    }
+
+    fn initiate(
+        &mut self,
+        session: &SessionId,
+        user: UserId,
+        id: CallId,
+        recipients: Vec<UserId>,
+        kind: CallType,
+    ) -> Done {
+        if !self.sessions.get(session).is_some_and(|session| session.claims.call) {
+            return Err(Refusal::new("forbidden", "This token does not allow calls"));
+        }
+        if self.calls.contains_key(&id) {
+            return Err(Refusal::new("call-exists", "A call with this id exists"));
+        }
+        let own = self.calls.values().filter(|call| call.members.contains_key(&user)).count();
+        if own >= CALLS_PER_USER_MAX {
+            return Err(Refusal::new("limit-reached", "Too many calls"));
+        }
+        check_recipients(&recipients, &user)?;
+        let now = self.unix_now();
+        let ring_until = self.now + self.config.ring_timeout;
+        let member = Member { session: Some(session.clone()), joined_at: Some(now), quality: None };
+        let call = Call {
+            record_id: self.random_id(),
+            kind,
+            initiator: user.clone(),
+            started_at: now,
+            answered_at: None,
+            members: BTreeMap::from([(user.clone(), member)]),
+            gone: Vec::new(),
+            upgraded_to: None,
+            ring_until,
+        };
+        self.calls.insert(id.clone(), call);
+        self.timers.insert((ring_until, Timer::Ring(id.clone())));
+        let rung = self.ring(session, &id, recipients);
+        self.release_held(&user, &id);
+        self.end_if_alone(&id, "unavailable", None);
+        rung
+    }
+
+    /// Rings everybody who is not a member yet and is there.
+    fn ring(&mut self, session: &SessionId, id: &CallId, recipients: Vec<UserId>) -> Done {
+        let Some(call) = self.calls.get(id) else { return Err(not_found()) };
+        check_recipients(&recipients, &call.initiator)?;
+        if call.members.len() + recipients.len() > MEMBERS_MAX {
+            return Err(Refusal::new("limit-reached", "Too many people in this call"));
+        }
+        let incoming = json!({
+            "type": "incoming-call", "callId": id, "initiatorId": call.initiator,
+            "callType": call.kind, "recipientIds": recipients,
+        });
+        for user in recipients {
+            if self.calls.get(id).is_some_and(|call| call.members.contains_key(&user)) {
+                continue;
+            }
+            let sessions: Vec<SessionId> = self.by_user.get(&user).into_iter().flatten().cloned().collect();
+            if sessions.is_empty() {
+                self.refuse(session, unavailable(&user), &json!({ "callId": id }));
+                let part = Participant { user, joined_at: None, left_at: None, quality: None };
+                if let Some(call) = self.calls.get_mut(id) {
+                    call.gone.push(part);
+                }
+                continue;
+            }
+            if let Some(call) = self.calls.get_mut(id) {
+                call.members.insert(user, Member { session: None, joined_at: None, quality: None });
+            }
+            for session in sessions {
+                self.send(&session, &incoming);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_call(&mut self, session: &SessionId, user: &UserId, id: &CallId) -> Done {
+        let now = self.unix_now();
+        let call = self.calls.get_mut(id).ok_or_else(not_found)?;
+        let member = call.members.get_mut(user).ok_or_else(not_in_call)?;
+        match &member.session {
+            Some(own) if own == session => return Ok(()),
+            Some(_) => return Err(not_in_call()),
+            None => {}
+        }
+        member.session = Some(session.clone());
+        member.joined_at = Some(now);
+        call.answered_at.get_or_insert(now);
+        let joined = call.joined().count();
+        self.tell_joined(id, &json!({ "type": "call-answered", "callId": id, "userId": user }));
+        let elsewhere =
+            json!({ "type": "call-ended", "callId": id, "endedBy": user, "reason": "answered-elsewhere" });
+        let others: Vec<SessionId> =
+            self.by_user.get(user).into_iter().flatten().filter(|other| *other != session).cloned().collect();
+        for other in others {
+            self.send(&other, &elsewhere);
+        }
+        if joined > 2 {
+            self.upgrade(id);
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, user: &UserId, id: &CallId, reason: Option<String>) -> Done {
+        let now = self.unix_now();
+        let call = self.calls.get_mut(id).ok_or_else(not_found)?;
+        if call.members.get(user).is_none_or(|member| member.session.is_some()) {
+            return Err(not_in_call());
+        }
+        call.remove(user, now);
+        let reason: String =
+            reason.unwrap_or_else(|| "rejected".into()).chars().take(REASON_CHARS_MAX).collect();
+        let initiator = call.initiator.clone();
+        let told = json!({ "type": "call-rejected", "callId": id, "userId": user, "reason": reason });
+        self.tell_member(id, &initiator, &told);
+        let elsewhere = json!({ "type": "call-ended", "callId": id, "endedBy": user, "reason": "rejected" });
+        let own: Vec<SessionId> = self.by_user.get(user).into_iter().flatten().cloned().collect();
+        for session in own {
+            self.send(&session, &elsewhere);
+        }
+        self.end_if_alone(id, "rejected", Some(user.clone()));
+        Ok(())
+    }
+
+    fn end_call(&mut self, session: &SessionId, user: &UserId, id: &CallId, for_all: bool) -> Done {
+        let call = self.calls.get(id).ok_or_else(not_found)?;
+        let member = call.members.get(user).ok_or_else(not_in_call)?;
+        if member.session.is_none() {
+            return self.reject(user, id, None);
+        }
+        if !call.is_joined(user, session) {
+            return Err(not_in_call());
+        }
+        if for_all && call.initiator == *user {
+            self.finish_call(id, "hangup", Some(user.clone()));
+        } else {
+            self.leave_call(id, user, "hangup");
+        }
+        Ok(())
+    }
+
+    fn leave_call(&mut self, id: &CallId, user: &UserId, reason: &'static str) {
+        let now = self.unix_now();
+        let Some(call) = self.calls.get_mut(id) else { return };
+        if call.members.len() <= 2 || call.joined().all(|joined| joined == user) {
+            return self.finish_call(id, reason, Some(user.clone()));
+        }
+        call.remove(user, now);
+        let left = json!({ "type": "participant-left", "callId": id, "userId": user, "reason": reason });
+        self.tell_all(id, &left);
+    }
+
+    /// A call of one is none.
+    fn end_if_alone(&mut self, id: &CallId, reason: &'static str, by: Option<UserId>) {
+        if self.calls.get(id).is_some_and(|call| call.members.len() < 2) {
+            self.finish_call(id, reason, by);
+        }
+    }
+
+    /// Tells everybody who is or rings, and the call log.
+    pub(super) fn finish_call(&mut self, id: &CallId, reason: &'static str, by: Option<UserId>) {
+        let ended = json!({ "type": "call-ended", "callId": id, "endedBy": by, "reason": reason });
+        let but = by.clone().filter(|_| reason == "hangup");
+        let users: Vec<UserId> =
+            self.calls.get(id).into_iter().flat_map(|call| call.members.keys().cloned()).collect();
+        for user in users.iter().filter(|user| Some(*user) != but.as_ref()) {
+            self.tell_member(id, user, &ended);
+        }
+        let now = self.unix_now();
+        let Some(mut call) = self.calls.remove(id) else { return };
+        self.timers.remove(&(call.ring_until, Timer::Ring(id.clone())));
+        for user in users {
+            call.remove(&user, now);
+        }
+        self.outputs.push_back(Output::Log(CallRecord {
+            record_id: call.record_id,
+            call_id: id.clone(),
+            call_type: call.kind,
+            initiator: call.initiator,
+            started_at: call.started_at,
+            answered_at: call.answered_at,
+            ended_at: now,
+            end_reason: reason.to_owned(),
+            ended_by: by,
+            upgraded_to: call.upgraded_to,
+            participants: call.gone,
+        }));
+    }
+
+    fn upgrade(&mut self, id: &CallId) {
+        let random = self.random_id();
+        let Some(call) = self.calls.get_mut(id) else { return };
+        if call.upgraded_to.is_none() {
+            call.upgraded_to = RoomId::new(&random).ok();
+        }
+        let upgraded = json!({ "type": "call-upgraded", "callId": id, "roomId": call.upgraded_to });
+        self.tell_joined(id, &upgraded);
+    }
+
+    fn relay(&mut self, session: &SessionId, user: &UserId, message: ClientMessage) -> Done {
+        let (id, recipient, kind, key, value) = match &message {
+            ClientMessage::Offer { call_id, recipient_id, sdp } => {
+                (call_id, recipient_id, "offer", "sdp", sdp)
+            }
+            ClientMessage::Answer { call_id, recipient_id, sdp } => {
+                (call_id, recipient_id, "answer", "sdp", sdp)
+            }
+            ClientMessage::Renegotiate { call_id, recipient_id, sdp } => {
+                (call_id, recipient_id, "renegotiate", "sdp", sdp)
+            }
+            ClientMessage::IceCandidate { call_id, recipient_id, candidate } => {
+                (call_id, recipient_id, "ice-candidate", "candidate", candidate)
+            }
+            _ => return Ok(()),
+        };
+        let Some(call) = self.calls.get(id) else { return self.hold(session, user, message) };
+        if !call.is_joined(user, session) {
+            return Err(not_in_call());
+        }
+        if !call.members.contains_key(recipient) {
+            return if kind == "ice-candidate" { Ok(()) } else { Err(unavailable(recipient)) };
+        }
+        let relayed = json!({ "type": kind, "callId": id, "senderId": user, key: value });
+        let (id, recipient) = (id.clone(), recipient.clone());
+        self.tell_member(&id, &recipient, &relayed);
+        Ok(())
+    }
+
+    /// Shipping clients send their offer first: it waits for its call.
+    fn hold(&mut self, session: &SessionId, user: &UserId, message: ClientMessage) -> Done {
+        let (ClientMessage::Offer { call_id, .. }
+        | ClientMessage::Renegotiate { call_id, .. }
+        | ClientMessage::IceCandidate { call_id, .. }) = &message
+        else {
+            return Err(not_found());
+        };
+        let key = (user.clone(), call_id.clone());
+        if !self.held.contains_key(&key) {
+            let own = self.held.keys().filter(|(owner, _)| owner == user).count();
+            if own >= HELD_CALLS_MAX {
+                return Err(not_found());
+            }
+            self.timers.insert((self.now + HELD_FOR, Timer::Held(key.0.clone(), key.1.clone())));
+            self.held.insert(key.clone(), Held { session: session.clone(), messages: Vec::new() });
+        }
+        match self.held.get_mut(&key) {
+            Some(held) if held.session == *session && held.messages.len() < HELD_MAX => {
+                held.messages.push(message);
+                Ok(())
+            }
+            _ => Err(not_found()),
+        }
+    }
+
+    fn release_held(&mut self, user: &UserId, id: &CallId) {
+        let Some(held) = self.held.remove(&(user.clone(), id.clone())) else { return };
+        self.timers.retain(|(_, timer)| *timer != Timer::Held(user.clone(), id.clone()));
+        for message in held.messages {
+            if let Err(refusal) = self.relay(&held.session, user, message) {
+                self.refuse(&held.session, refusal, &json!({ "callId": id }));
+            }
+        }
+    }
+
+    pub(super) fn give_up_held(&mut self, user: &UserId, id: &CallId) {
+        if let Some(held) = self.held.remove(&(user.clone(), id.clone())) {
+            self.refuse(&held.session, not_found(), &json!({ "callId": id }));
+        }
+    }
+
+    /// Whoever still rings no longer does; a call that nobody answered is over.
+    pub(super) fn ring_timeout(&mut self, id: &CallId) {
+        let Some(call) = self.calls.get(id) else { return };
+        if call.answered_at.is_none() {
+            self.finish_call(id, "no-answer", None);
+        }
+    }
+
+    /// A session is gone for good: the calls it spoke in, and those that rang on the user's last session.
+    pub(super) fn session_left_calls(
+        &mut self,
+        user: &UserId,
+        session: &SessionId,
+        last: bool,
+        reason: &'static str,
+    ) {
+        let theirs: Vec<(CallId, bool)> = self
+            .calls
+            .iter()
+            .filter_map(|(id, call)| {
+                let member = call.members.get(user)?;
+                let concerned =
+                    member.session.as_ref() == Some(session) || (last && member.session.is_none());
+                concerned.then(|| (id.clone(), member.session.is_some()))
+            })
+            .collect();
+        for (id, _) in theirs {
+            self.leave_call(&id, user, reason);
+        }
+    }
+
+    fn tell_member(&mut self, id: &CallId, user: &UserId, message: &Value) {
+        let Some(member) = self.calls.get(id).and_then(|call| call.members.get(user)) else { return };
+        let sessions: Vec<SessionId> = match &member.session {
+            Some(session) => vec![session.clone()],
+            None => self.by_user.get(user).into_iter().flatten().cloned().collect(),
+        };
+        for session in sessions {
+            self.send(&session, message);
+        }
+    }
+
+    fn tell_joined(&mut self, id: &CallId, message: &Value) {
+        let joined: Vec<UserId> = self
+            .calls
+            .get(id)
+            .into_iter()
+            .flat_map(|call| call.joined().cloned().collect::<Vec<_>>())
+            .collect();
+        for user in joined {
+            self.tell_member(id, &user, message);
+        }
+    }
+
+    fn tell_all(&mut self, id: &CallId, message: &Value) {
+        let all: Vec<UserId> =
+            self.calls.get(id).into_iter().flat_map(|call| call.members.keys().cloned()).collect();
+        for user in all {
+            self.tell_member(id, &user, message);
+        }
+    }
+}
+
+fn check_recipients(recipients: &[UserId], initiator: &UserId) -> Done {
+    let invalid = |why: &str| Err(Refusal::new("invalid-message", format!("Invalid message format: {why}")));
+    if !(1..=RECIPIENTS_MAX).contains(&recipients.len()) {
+        return invalid("recipientIds has 1 to 32 entries");
+    }
+    if recipients.contains(initiator) {
+        return invalid("one cannot call oneself");
+    }
+    Ok(())
+}

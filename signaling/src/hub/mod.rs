@@ -1,0 +1,221 @@
+//! The core of signaling: messages, media's news and time in; messages, media commands and call records out.
+//!
+//! No clock, socket or randomness of its own. `session` holds who is connected, `calls` the calls, `rooms` who is in a
+//! room; each is a part of this one type and tells the others nothing but through it.
+
+mod api;
+mod calls;
+mod quality;
+mod rooms;
+mod session;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::control::{Command, Token};
+use common::ids::{CallId, RoomId, SessionId, UserId};
+use rand_chacha::ChaCha12Rng;
+use rand_core::{RngCore, SeedableRng};
+use serde_json::{Value, json};
+
+pub use api::{AdminError, AdminRequest, AdminResult, ConnId, HubConfig, IceServers, Input, Output, Stats};
+
+use self::calls::{Call, Held};
+use self::rooms::{Pending, Room};
+use self::session::{Conn, Session};
+use crate::message::ClientMessage;
+
+/// Why the hub wants to wake up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Heartbeat(ConnId),
+    Grace(SessionId),
+    Ring(CallId),
+    Held(UserId, CallId),
+}
+
+/// The core.
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    rng: ChaCha12Rng,
+    started: Instant,
+    started_unix: Duration,
+    now: Instant,
+    draining: bool,
+    conns: BTreeMap<ConnId, Conn>,
+    sessions: BTreeMap<SessionId, Session>,
+    by_user: BTreeMap<UserId, BTreeSet<SessionId>>,
+    calls: BTreeMap<CallId, Call>,
+    held: BTreeMap<(UserId, CallId), Held>,
+    rooms: BTreeMap<RoomId, Room>,
+    pending: BTreeMap<Token, Pending>,
+    joins: BTreeMap<UserId, VecDeque<Instant>>,
+    next_token: Token,
+    timers: BTreeSet<(Instant, Timer)>,
+    outputs: VecDeque<Output>,
+}
+
+/// An error that the sender of a message is told.
+#[derive(Debug)]
+struct Refusal {
+    code: &'static str,
+    error: String,
+    user: Option<UserId>,
+}
+
+impl Refusal {
+    fn new(code: &'static str, error: impl Into<String>) -> Self {
+        Self { code, error: error.into(), user: None }
+    }
+}
+
+impl Hub {
+    /// A hub without anybody. `unix_time` is since the Unix epoch, at `now`.
+    pub fn new(config: HubConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
+        Self {
+            config,
+            rng: ChaCha12Rng::from_seed(seed),
+            started: now,
+            started_unix: unix_time,
+            now,
+            draining: false,
+            conns: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            by_user: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            held: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            next_token: 0,
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Changes state; what is to be done about it comes from [`Hub::poll_output`].
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.now = now;
+        match input {
+            Input::Connect { conn, claims, resume } => self.connect(conn, claims, resume),
+            Input::Text { conn, text } => self.text(conn, &text),
+            Input::NotText { conn } => self.not_text(conn),
+            Input::Alive { conn } => self.alive(conn),
+            Input::Closed { conn, code } => self.closed(conn, code),
+            Input::Media { worker, message } => self.on_media(worker, message),
+            Input::WorkerQueueFull { token, .. } => self.overloaded(token),
+            Input::Admin { id, request } => {
+                let result = self.admin(request);
+                self.outputs.push_back(Output::Admin { id, result });
+            }
+            Input::Drain => self.drain(),
+            Input::Timeout => {}
+        }
+        self.expire();
+    }
+
+    /// The next thing to do, until it is [`Output::Timeout`].
+    pub fn poll_output(&mut self) -> Output {
+        let wake_at = || self.timers.first().map(|(at, _)| *at);
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(wake_at()))
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> Stats {
+        Stats { sessions: self.sessions.len(), calls: self.calls.len(), rooms: self.rooms.len() }
+    }
+
+    fn expire(&mut self) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= self.now) {
+            let Some((_, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Heartbeat(conn) => self.heartbeat(conn),
+                Timer::Grace(session) => self.end_session(&session, "disconnected"),
+                Timer::Ring(call) => self.ring_timeout(&call),
+                Timer::Held(user, call) => self.give_up_held(&user, &call),
+            }
+        }
+    }
+
+    fn unix_now(&self) -> Duration {
+        self.started_unix + self.now.duration_since(self.started)
+    }
+
+    /// 128 random bits, as text.
+    fn random_id(&mut self) -> String {
+        format!("{:016x}{:016x}", self.rng.next_u64(), self.rng.next_u64())
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        let calls: Vec<CallId> = self.calls.keys().cloned().collect();
+        for call in calls {
+            self.finish_call(&call, "server-stopping", None);
+        }
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            self.outputs.push_back(Output::Close { conn, code: 1012, reason: "Restarting" });
+        }
+    }
+
+    /// One message of a session, within its rate. Requests of rooms carry a `requestId`; the rest is about calls.
+    fn message(&mut self, session: &SessionId, text: &str) {
+        let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else {
+            return self.refuse(
+                session,
+                Refusal::new("invalid-message", "Invalid message format"),
+                &Value::Null,
+            );
+        };
+        let message = Value::Object(object);
+        let kind = message["type"].as_str().unwrap_or_default();
+        if kind.is_empty() {
+            return self.refuse(session, Refusal::new("invalid-message", "Invalid message format"), &message);
+        }
+        if rooms::is_request(kind) {
+            return self.request(session, &message);
+        }
+        if kind == "quality-report" {
+            return self.quality_report(session, &message);
+        }
+        let done = match serde_json::from_value::<ClientMessage>(message.clone()) {
+            Ok(parsed) => self.call_message(session, parsed),
+            Err(_) if !calls::is_message(kind) => Err(Refusal::new("unknown-type", "Unknown message type")),
+            Err(error) => Err(Refusal::new("invalid-message", format!("Invalid message format: {error}"))),
+        };
+        if let Err(refusal) = done {
+            self.refuse(session, refusal, &message);
+        }
+    }
+
+    /// Tells a session what was wrong with its message; short ids of the message come back with it.
+    fn refuse(&mut self, session: &SessionId, refusal: Refusal, message: &Value) {
+        let mut error = json!({ "type": "error", "error": refusal.error, "code": refusal.code });
+        for key in ["callId", "requestId"] {
+            if let Some(value) = message.get(key).filter(|value| is_short(value)) {
+                error[key] = value.clone();
+            }
+        }
+        if let Some(user) = refusal.user {
+            error["userId"] = json!(user);
+        }
+        self.send(session, &error);
+    }
+
+    /// To one session, now or when it is back.
+    fn send(&mut self, session: &SessionId, message: &Value) {
+        let text: Arc<str> = message.to_string().into();
+        self.send_text(session, text);
+    }
+
+    fn command_worker(&mut self, worker: usize, command: Command) {
+        self.outputs.push_back(Output::Media { worker, command });
+    }
+}
+
+/// What may be echoed: a number, or text no longer than an id.
+fn is_short(value: &Value) -> bool {
+    value.is_number() || value.as_str().is_some_and(|text| text.len() <= common::ids::ID_BYTES_MAX)
+}

@@ -1,0 +1,221 @@
+//! Who is connected: sessions, their resumption, heartbeats and message rate (`docs/protocol.md` §1).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::ids::{RoomId, SessionId};
+use common::token::Claims;
+use serde_json::{Value, json};
+
+use super::quality::Last;
+use super::{ConnId, Hub, Output, Refusal, Timer};
+
+/// Messages kept for a session that may come back; the oldest goes when one more comes (protocol §1).
+const UNDELIVERED_MAX: usize = 256;
+
+/// Messages per second and in a burst (protocol §1).
+const RATE: f64 = 200.0;
+const BURST: f64 = 300.0;
+
+/// Who goes on after having been told is cut off after as many again.
+const IGNORED_MAX: u32 = 300;
+
+/// Sessions of one user; a person has fewer devices, a runaway program does not get more.
+const SESSIONS_PER_USER_MAX: usize = 32;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    session: SessionId,
+    heard_at: Instant,
+    tokens: f64,
+    filled_at: Instant,
+    /// Messages dropped since the client was told.
+    ignored: u32,
+}
+
+/// One device or tab.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub claims: Claims,
+    pub room: Option<RoomId>,
+    pub quality: Option<Last>,
+    conn: Option<ConnId>,
+    undelivered: VecDeque<Arc<str>>,
+    grace: Option<Instant>,
+}
+
+impl Hub {
+    pub(super) fn connect(&mut self, conn: ConnId, claims: Claims, resume: Option<SessionId>) {
+        if self.draining {
+            self.outputs.push_back(Output::Close { conn, code: 1012, reason: "Restarting" });
+            return;
+        }
+        let known = resume.filter(|id| self.sessions.get(id).is_some_and(|old| old.claims.sub == claims.sub));
+        let resumed = known.is_some();
+        let id = match known {
+            Some(id) => id,
+            None => match self.new_session(&claims) {
+                Some(id) => id,
+                None => {
+                    self.outputs.push_back(Output::Close { conn, code: 1008, reason: "Too many sessions" });
+                    return;
+                }
+            },
+        };
+        let (now, user) = (self.now, claims.sub.clone());
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.claims = claims;
+        let old = session.conn.replace(conn);
+        let waiting = std::mem::take(&mut session.undelivered);
+        if let Some(at) = session.grace.take() {
+            self.timers.remove(&(at, Timer::Grace(id.clone())));
+        }
+        if let Some(old) = old {
+            self.forget(old);
+            self.outputs.push_back(Output::Close { conn: old, code: 1008, reason: "Resumed elsewhere" });
+        }
+        let entry = Conn { session: id.clone(), heard_at: now, tokens: BURST, filled_at: now, ignored: 0 };
+        self.conns.insert(conn, entry);
+        self.timers.insert((now + self.config.heartbeat, Timer::Heartbeat(conn)));
+        let ice = self.config.ice.for_user(&user, self.unix_now());
+        let heartbeat = u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        self.send(
+            &id,
+            &json!({
+                "type": "connected", "userId": user, "sessionId": id, "resumed": resumed,
+                "iceServers": ice, "heartbeatMs": heartbeat,
+            }),
+        );
+        for text in waiting {
+            self.send_text(&id, text);
+        }
+    }
+
+    fn new_session(&mut self, claims: &Claims) -> Option<SessionId> {
+        let random = self.random_id();
+        let id = SessionId::new(&random).ok()?;
+        let own = self.by_user.entry(claims.sub.clone()).or_default();
+        if own.len() >= SESSIONS_PER_USER_MAX {
+            return None;
+        }
+        own.insert(id.clone());
+        let session = Session {
+            claims: claims.clone(),
+            room: None,
+            quality: None,
+            conn: None,
+            undelivered: VecDeque::new(),
+            grace: None,
+        };
+        self.sessions.insert(id.clone(), session);
+        Some(id)
+    }
+
+    pub(super) fn text(&mut self, conn: ConnId, text: &str) {
+        if let Some(session) = self.admit(conn) {
+            self.message(&session, text);
+        }
+    }
+
+    pub(super) fn not_text(&mut self, conn: ConnId) {
+        if let Some(session) = self.admit(conn) {
+            self.refuse(&session, Refusal::new("invalid-message", "Invalid message format"), &Value::Null);
+        }
+    }
+
+    /// The session of a message that is within the connection's rate.
+    fn admit(&mut self, id: ConnId) -> Option<SessionId> {
+        let now = self.now;
+        let conn = self.conns.get_mut(&id)?;
+        conn.heard_at = now;
+        let passed = now.duration_since(conn.filled_at).as_secs_f64();
+        conn.filled_at = now;
+        conn.tokens = (conn.tokens + passed * RATE).min(BURST);
+        if conn.tokens >= 1.0 {
+            conn.tokens -= 1.0;
+            if conn.tokens >= BURST / 2.0 {
+                conn.ignored = 0;
+            }
+            return Some(conn.session.clone());
+        }
+        conn.ignored += 1;
+        let (ignored, session) = (conn.ignored, conn.session.clone());
+        if ignored == 1 {
+            self.refuse(&session, Refusal::new("rate-limited", "Too many messages"), &Value::Null);
+        } else if ignored > IGNORED_MAX {
+            self.outputs.push_back(Output::Close { conn: id, code: 1008, reason: "Too many messages" });
+            self.closed(id, None);
+        }
+        None
+    }
+
+    pub(super) fn alive(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.heard_at = self.now;
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let silent = self.now.duration_since(conn.heard_at);
+        if silent >= self.config.heartbeat * 2 {
+            self.outputs.push_back(Output::Close { conn: id, code: 1001, reason: "No sign of life" });
+            return self.closed(id, None);
+        }
+        self.outputs.push_back(Output::Ping { conn: id });
+        self.timers.insert((self.now + self.config.heartbeat, Timer::Heartbeat(id)));
+    }
+
+    fn forget(&mut self, id: ConnId) -> Option<Conn> {
+        self.conns.remove(&id)
+    }
+
+    /// 1000 is goodbye; everything else may be the network, and may come back.
+    pub(super) fn closed(&mut self, id: ConnId, code: Option<u16>) {
+        let Some(conn) = self.forget(id) else { return };
+        let at = self.now + self.config.resume_grace;
+        let Some(session) = self.sessions.get_mut(&conn.session) else { return };
+        if session.conn != Some(id) {
+            return;
+        }
+        session.conn = None;
+        let may_resume = matches!(code, None | Some(1001 | 1006 | 1012 | 1013));
+        if !may_resume || self.config.resume_grace == Duration::ZERO {
+            return self.end_session(&conn.session, "disconnected");
+        }
+        session.grace = Some(at);
+        self.timers.insert((at, Timer::Grace(conn.session)));
+    }
+
+    pub(super) fn end_session(&mut self, id: &SessionId, reason: &'static str) {
+        self.leave_room(id, reason);
+        let Some(session) = self.sessions.remove(id) else { return };
+        let user = session.claims.sub;
+        if let Some(at) = session.grace {
+            self.timers.remove(&(at, Timer::Grace(id.clone())));
+        }
+        let last = self.by_user.get_mut(&user).is_none_or(|own| {
+            own.remove(id);
+            own.is_empty()
+        });
+        if last {
+            self.by_user.remove(&user);
+        }
+        self.session_left_calls(&user, id, last, reason);
+    }
+
+    pub(super) fn send_text(&mut self, id: &SessionId, text: Arc<str>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        match session.conn {
+            Some(conn) => self.outputs.push_back(Output::Send { conn, text }),
+            None => {
+                if session.undelivered.len() == UNDELIVERED_MAX {
+                    session.undelivered.pop_front();
+                }
+                session.undelivered.push_back(text);
+            }
+        }
+    }
+}

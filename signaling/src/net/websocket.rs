@@ -1,0 +1,207 @@
+//! One WebSocket connection (RFC 6455): frames in, to the hub; the hub's messages out; and how it ends.
+//!
+//! Reading and writing go on side by side, so that a client which does not read cannot stop us from hearing it, and a
+//! busy hub cannot stop us from writing. Whatever ends the connection, the hub is told once.
+
+use std::time::{Duration, Instant};
+
+use common::ids::SessionId;
+use common::token::Claims;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use hyper_tungstenite::HyperWebsocketStream;
+use hyper_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use hyper_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use hyper_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::hub::{HubHandle, Stopped};
+use super::outlet::{Outgoing, OutletReader, outlet};
+use crate::hub::{ConnId, Input};
+
+/// A write that makes no progress for so long: the client is gone or does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the other side may take for its part of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a client may still send of an oversized message before we cut it off: unread bytes would make the kernel reset
+/// the connection, and the close code would be lost.
+const DISCARD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Pongs prove life; more often than this they prove nothing new.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes that tungstenite may buffer beyond the kernel's buffer. Above the longest message that the hub makes.
+const WRITE_BUFFER_MAX: usize = 16 * 1024 * 1024;
+
+type Sink = SplitSink<HyperWebsocketStream, Message>;
+type Stream = SplitStream<HyperWebsocketStream>;
+
+/// The limits of every connection.
+pub(super) fn config(max_message: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(16 * 1024)
+        .max_write_buffer_size(WRITE_BUFFER_MAX)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message))
+}
+
+/// How a connection came to its end.
+#[derive(Debug)]
+enum End {
+    /// The client sent a close frame.
+    ClosedByClient(Option<u16>),
+    /// The hub has asked for it; the frame is written.
+    ClosedByHub,
+    /// The client broke a rule of the transport: this code and reason are for it.
+    Fault(u16, &'static str),
+    /// End of file, reset, or no progress in writing.
+    Lost,
+    /// The hub's task is gone.
+    Stopped,
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// Completes the closing handshake with a client who may not come in.
+pub(super) async fn refuse(mut socket: HyperWebsocketStream, code: u16, reason: &'static str) {
+    let frame = Message::Close(Some(close_frame(code, reason)));
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        socket.send(frame).await?;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        Ok::<(), Error>(())
+    })
+    .await; // a client who does not answer is simply dropped
+}
+
+/// A connection's whole life, once its token has been found good.
+pub(super) async fn run(
+    socket: HyperWebsocketStream,
+    conn: ConnId,
+    claims: Claims,
+    resume: Option<SessionId>,
+    hub: HubHandle,
+) {
+    let (outlet, mut outgoing) = outlet();
+    if hub.connect(conn, claims, resume, outlet).await.is_err() {
+        return refuse(socket, 1012, "Restarting").await;
+    }
+    let (mut sink, mut stream) = socket.split();
+    let overflow = outgoing.overflow();
+    let end = tokio::select! {
+        end = read(&mut stream, conn, &hub) => end,
+        end = write(&mut sink, &mut outgoing) => end,
+        () = overflow.cancelled() => End::Fault(1013, "Reading too slowly"),
+    };
+    tracing::debug!(conn = conn.0, ?end, "connection ends");
+    let code = match end {
+        End::ClosedByClient(code) => code,
+        End::Fault(code, _) => Some(code),
+        End::ClosedByHub | End::Lost | End::Stopped => None,
+    };
+    // The hub hears of it before we wait for the client's part of the handshake.
+    let _ = hub.input(Input::Closed { conn, code }).await;
+    finish(end, sink, stream).await;
+}
+
+/// Reads until the connection ends. Waits for the hub when it is busy, and so makes the client wait.
+async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle) -> End {
+    let mut alive_at = None::<Instant>;
+    while let Some(message) = stream.next().await {
+        let input = match message {
+            Ok(Message::Text(text)) => Input::Text { conn, text: text.as_str().into() },
+            Ok(Message::Binary(_)) => Input::NotText { conn },
+            Ok(Message::Close(frame)) => return End::ClosedByClient(frame.map(|frame| frame.code.into())),
+            Ok(_) if alive_at.is_some_and(|at| at.elapsed() < ALIVE_INTERVAL) => continue,
+            Ok(_) => {
+                alive_at = Some(Instant::now());
+                Input::Alive { conn }
+            }
+            Err(error) => return fault(&error),
+        };
+        if let Err(stopped) = hub.input(input).await {
+            return stopped.into();
+        }
+    }
+    End::Lost
+}
+
+/// RFC 6455 §7.4.1: what the client did wrong.
+fn fault(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) => End::Fault(1009, "Message too large"),
+        Error::Utf8(_) => End::Fault(1007, "Invalid UTF-8"),
+        Error::Protocol(_) => End::Fault(1002, "Protocol error"),
+        _ => End::Lost,
+    }
+}
+
+/// Writes what the hub puts into the outlet, everything that waits in one go.
+async fn write(sink: &mut Sink, outgoing: &mut OutletReader) -> End {
+    while let Some(first) = outgoing.next().await {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            let closing = matches!(item, Outgoing::Close { .. });
+            let fed = timeout(WRITE_TIMEOUT, sink.feed(message(item))).await;
+            if !matches!(fed, Ok(Ok(()))) {
+                return End::Lost;
+            }
+            if closing {
+                let _ = timeout(CLOSE_TIMEOUT, sink.flush()).await;
+                return End::ClosedByHub;
+            }
+            next = outgoing.next_now();
+        }
+        if !matches!(timeout(WRITE_TIMEOUT, sink.flush()).await, Ok(Ok(()))) {
+            return End::Lost;
+        }
+    }
+    End::Stopped
+}
+
+fn message(outgoing: Outgoing) -> Message {
+    match outgoing {
+        Outgoing::Text(text) => Message::Text(Utf8Bytes::from(&*text)),
+        Outgoing::Ping => Message::Ping(Default::default()),
+        Outgoing::Close { code, reason } => Message::Close(Some(close_frame(code, reason))),
+    }
+}
+
+fn close_frame(code: u16, reason: &'static str) -> CloseFrame {
+    CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) }
+}
+
+/// Our part of the closing handshake, bounded in time and bytes.
+async fn finish(end: End, mut sink: Sink, mut stream: Stream) {
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        match end {
+            End::Lost => {}
+            End::ClosedByClient(_) | End::ClosedByHub => {
+                while stream.next().await.is_some_and(|message| message.is_ok()) {}
+            }
+            End::Stopped => {
+                let _ = sink.send(Message::Close(Some(close_frame(1012, "Restarting")))).await;
+            }
+            End::Fault(code, reason) => {
+                let _ = sink.send(Message::Close(Some(close_frame(code, reason)))).await;
+                discard(sink, stream).await;
+            }
+        }
+    })
+    .await; // a client who takes longer has had its chance
+}
+
+/// Ends our direction and reads the rest of what is no longer understood.
+async fn discard(sink: Sink, stream: Stream) {
+    let Ok(mut socket) = sink.reunite(stream) else { return };
+    let raw = socket.get_mut();
+    let _ = raw.shutdown().await;
+    let _ = tokio::io::copy(&mut raw.take(DISCARD_BYTES_MAX), &mut tokio::io::sink()).await;
+}
