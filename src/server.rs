@@ -1,0 +1,132 @@
+//! Everything that runs in one process, put together from one [`Config`] and taken apart again in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use common::config::{Config, Turn};
+use common::handover::DatagramSink;
+use common::metrics::Registry;
+use signaling::net::{Parts, Server};
+use signaling::store::CallLog;
+use tokio::sync::mpsc;
+use turn::net::TurnHandle;
+
+use crate::assets;
+
+/// What is running.
+pub struct Causeway {
+    signaling: Server,
+    turn: Option<TurnHandle>,
+    call_log: CallLog,
+}
+
+/// Where the relay's datagrams for our media go while there is none.
+struct NoMedia;
+
+impl DatagramSink for NoMedia {
+    fn deliver(&self, _from: SocketAddr, _to: SocketAddr, _payload: &[u8]) -> bool {
+        false
+    }
+}
+
+impl Causeway {
+    /// Starts everything, or nothing: an error names its setting, and what had started ends with it.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let call_log = CallLog::open(&config.store, &registry).await?;
+        let turn = start_turn(&config.turn, &registry)?;
+        let listening = turn.as_ref().map_or(&[][..], TurnHandle::addresses);
+        let ice_urls = ice_urls(config, listening);
+        let (workers, from_media) = (Vec::new(), mpsc::channel(1).1);
+        let signaling = signaling::net::start(Parts {
+            config,
+            assets: assets::find,
+            registry,
+            call_log: call_log.clone(),
+            workers,
+            from_media,
+            ice_urls,
+        })?;
+        Ok(Self { signaling, turn, call_log })
+    }
+
+    /// The URL of the first HTTP listener.
+    pub fn url(&self, config: &Config) -> String {
+        let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+        let address = self.signaling.addresses().first().copied();
+        address.map(|address| format!("{scheme}://{address}/")).unwrap_or_default()
+    }
+
+    /// Takes what can change without a restart.
+    pub fn reload(&self) {
+        self.signaling.reload();
+        tracing::info!("every other setting needs a restart");
+    }
+
+    /// Ends gracefully: connections, then the call log's last records.
+    pub async fn shutdown(self) {
+        self.signaling.shutdown().await;
+        if let Some(turn) = self.turn {
+            turn.shutdown();
+        }
+        self.call_log.close().await;
+    }
+}
+
+fn start_turn(config: &Turn, registry: &Registry) -> anyhow::Result<Option<TurnHandle>> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let started = turn::net::start(config, Vec::new(), Arc::new(NoMedia), registry);
+    started.map(Some).context("turn.listen")
+}
+
+/// Our STUN and TURN as clients reach them, given where the relay listens.
+fn ice_urls(config: &Config, listening: &[SocketAddr]) -> Vec<String> {
+    let mut urls: Vec<String> =
+        listening.iter().flat_map(|address| urls_of(reachable(config, *address))).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    urls.retain(|url| seen.insert(url.clone()));
+    urls
+}
+
+fn urls_of(address: SocketAddr) -> [String; 3] {
+    [
+        format!("stun:{address}"),
+        format!("turn:{address}?transport=udp"),
+        format!("turn:{address}?transport=tcp"),
+    ]
+}
+
+/// What clients are told instead of "any address", or of one that a NAT hides.
+fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
+    let Turn { external_ip, .. } = config.turn;
+    let told = external_ip.or_else(|| listening.ip().is_unspecified().then_some(config.media.announced_ip));
+    SocketAddr::new(told.unwrap_or(listening.ip()), listening.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_addresses_that_they_can_reach() {
+        let mut config = Config::dev([7; 32]);
+        let any = "0.0.0.0:3478".parse().expect("a literal address");
+        config.media.announced_ip = "203.0.113.7".parse().expect("a literal address");
+        let urls = ice_urls(&config, &[any, any]);
+        let expected = [
+            "stun:203.0.113.7:3478",
+            "turn:203.0.113.7:3478?transport=udp",
+            "turn:203.0.113.7:3478?transport=tcp",
+        ];
+        assert_eq!(urls, expected);
+
+        let own = "[2001:db8::1]:3478".parse().expect("a literal address");
+        assert_eq!(ice_urls(&config, &[own])[0], "stun:[2001:db8::1]:3478");
+        config.turn.external_ip = Some("198.51.100.1".parse().expect("a literal address"));
+        assert_eq!(ice_urls(&config, &[any])[0], "stun:198.51.100.1:3478");
+        assert!(ice_urls(&config, &[]).is_empty());
+    }
+}

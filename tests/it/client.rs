@@ -1,0 +1,192 @@
+//! The other side of the wire: one HTTP request at a time, and a WebSocket that speaks JSON.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::server::{PATIENCE, Server};
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// Asserts RFC 9457 and returns the stable word.
+    pub fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], status);
+        assert!(body["title"].is_string() && body["detail"].is_string(), "{body}");
+        body["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+/// One request on a connection of its own.
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &str) -> Reply {
+    let answer = async {
+        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await; // TLS without close_notify ends with an error
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = timeout(PATIENCE, answer).await.expect("an answer in time");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+    Reply { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+impl Server {
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.http).await.expect("the server listens")
+    }
+
+    /// `headers` are whole lines without their ends.
+    pub async fn request(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let (host, length) = (self.http, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{lines}\r\n{body}"
+        );
+        exchange(self.connect().await, &request).await
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.request("GET", path, &[], "").await
+    }
+
+    pub async fn get_as(&self, token: &str, path: &str) -> Reply {
+        self.request("GET", path, &[&format!("Authorization: Bearer {token}")], "").await
+    }
+
+    pub async fn token_with(&self, claims: Value) -> String {
+        let reply = self.request("POST", "/dev/token", &[], &claims.to_string()).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    pub async fn token(&self, user: &str) -> String {
+        self.token_with(json!({ "user": user })).await
+    }
+
+    pub async fn admin_token(&self) -> String {
+        self.token_with(json!({ "user": "root", "admin": true })).await
+    }
+
+    /// A handshake at this path and query, with more headers.
+    pub async fn handshake(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(Client, Response), Error> {
+        let mut request: Request =
+            format!("ws://{}{path}", self.http).into_client_request().expect("a good URL");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a good header"));
+        }
+        let (socket, response) = client_async(request, self.connect().await).await?;
+        Ok((Client { socket, session: String::new() }, response))
+    }
+
+    /// A connection that has not been welcomed yet.
+    pub async fn open(&self, path: &str) -> Client {
+        self.handshake(path, &[]).await.expect("the handshake completes").0
+    }
+
+    /// Signs in and waits for `connected`.
+    pub async fn join(&self, user: &str) -> Client {
+        let token = self.token(user).await;
+        let mut client = self.open(&format!("/ws?token={token}")).await;
+        client.welcome(user, false).await;
+        client
+    }
+}
+
+/// One WebSocket.
+pub struct Client {
+    pub socket: WebSocketStream<TcpStream>,
+    pub session: String,
+}
+
+impl Client {
+    pub async fn welcome(&mut self, user: &str, resumed: bool) -> Value {
+        let connected = self.next().await;
+        assert_eq!(connected["type"], "connected");
+        assert_eq!(connected["userId"], user);
+        assert_eq!(connected["resumed"], resumed);
+        self.session = connected["sessionId"].as_str().expect("a session id").to_owned();
+        connected
+    }
+
+    pub async fn send(&mut self, message: Value) {
+        self.socket.send(Message::text(message.to_string())).await.expect("the server reads");
+    }
+
+    /// The next message; pings are answered on the way.
+    pub async fn next(&mut self) -> Value {
+        match self.next_raw().await {
+            Message::Text(text) => serde_json::from_str(&text).expect("the server sends JSON"),
+            other => panic!("not a message: {other:?}"),
+        }
+    }
+
+    /// The next message of this type; others that come first are passed over.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.next().await;
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// The code with which the server closes; messages that come first are passed over.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Message::Close(frame) = self.next_raw().await {
+                let frame = frame.expect("a close code");
+                return (frame.code.into(), frame.reason.to_string());
+            }
+        }
+    }
+
+    async fn next_raw(&mut self) -> Message {
+        loop {
+            let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
+            match message.expect("the connection is open").expect("a good frame") {
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Says goodbye with 1000.
+    pub async fn close_normally(mut self) {
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.socket.close(Some(frame)).await.expect("the server reads");
+        while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+    }
+}

@@ -1,0 +1,10 @@
+//! Black-box tests: the binary itself on free ports, real sockets, nothing of its insides.
+
+mod api;
+mod auth;
+mod calls;
+mod client;
+mod hostile;
+mod process;
+mod server;
+mod tls;
