@@ -109,6 +109,8 @@ pub struct Consumer {
     pub retransmitted: u64,
     /// What the subscriber last reported.
     pub fraction_lost: u8,
+    /// NTP time (middle 32 bits) of the last sender report, and when it was sent.
+    pub last_report: Option<(u32, Instant)>,
     /// What the hub was last told.
     pub told_layers: Option<(u8, u8)>,
 }
@@ -149,6 +151,7 @@ impl Consumer {
             octets: 0,
             retransmitted: 0,
             fraction_lost: 0,
+            last_report: None,
             told_layers: None,
         }
     }

@@ -143,7 +143,7 @@ impl Reception {
         let lost = expected.saturating_sub(self.received - self.received_before);
         self.expected_before = self.expected();
         self.received_before = self.received;
-        let fraction_lost = if expected == 0 { 0 } else { (lost * 256 / expected).min(255) as u8 };
+        let fraction_lost = (lost * 256).checked_div(expected).unwrap_or(0).min(255) as u8;
         let sr = self.sender_report;
         let delay = sr.map_or(0, |sr| (now.saturating_duration_since(sr.at).as_secs_f64() * 65_536.0) as u32);
         Some(ReportBlock {

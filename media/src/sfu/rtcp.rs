@@ -65,15 +65,13 @@ impl Sfu {
             return;
         }
         self.consumers[key].fraction_lost = block.fraction_lost;
-        if block.last_sr != 0 {
-            // RFC 3550 §6.4.1: A - LSR - DLSR, in 1/65536 s.
-            let middle = (feedback::ntp(self.unix_time(now)) >> 16) as u32;
-            let round_trip = middle.wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
-            // A clock that runs backwards by a little, or a forged report.
-            if round_trip < 60 << 16 {
-                self.transports[slot].round_trip =
-                    Some(Duration::from_secs_f64(f64::from(round_trip) / 65_536.0));
-            }
+        // RFC 3550 §6.4.1, with the moment of sending in place of the NTP time, which is the publisher's clock.
+        if let Some((ntp, sent)) = self.consumers[key].last_report
+            && ntp == block.last_sr
+        {
+            let held = Duration::from_secs_f64(f64::from(block.delay_since_last_sr) / 65_536.0);
+            let round_trip = now.saturating_duration_since(sent).checked_sub(held);
+            self.transports[slot].round_trip = round_trip.or(self.transports[slot].round_trip);
         }
     }
 
@@ -201,8 +199,8 @@ impl Sfu {
                 feedback::write_remb(&mut compound, sender, bitrate, &remb);
             }
         }
-        for key in &transport.consumers {
-            self.write_sender_report(now, *key, &mut compound);
+        for at in 0..self.transports[slot].consumers.len() {
+            self.write_sender_report(now, self.transports[slot].consumers[at], &mut compound);
         }
         let parts = split_compound(&compound);
         for part in parts {
@@ -211,8 +209,8 @@ impl Sfu {
         self.tell_reception(slot);
     }
 
-    fn write_sender_report(&self, now: Instant, key: usize, out: &mut Vec<u8>) {
-        let consumer = &self.consumers[key];
+    fn write_sender_report(&mut self, now: Instant, key: usize, out: &mut Vec<u8>) {
+        let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
         let encoding = consumer.selector.current().and_then(|current| producer.encodings.get(current));
         let Some(report) = encoding.and_then(|encoding| encoding.reception.sender_report()) else { return };
@@ -222,6 +220,7 @@ impl Sfu {
         // The publisher's own clock, carried on: audio and video of one publisher stay comparable.
         let elapsed = (since.as_secs() << 32) + ((u64::from(since.subsec_nanos()) << 32) / 1_000_000_000);
         let ntp = report.ntp.wrapping_add(elapsed);
+        consumer.last_report = Some(((ntp >> 16) as u32, now));
         let (packets, octets) = (consumer.packets as u32, consumer.octets as u32);
         feedback::write_sender_report(out, consumer.ssrc, ntp, timestamp, packets, octets);
         feedback::write_cname(out, consumer.ssrc, &consumer.cname);

@@ -252,13 +252,32 @@ impl World {
     }
 
     pub fn send_rtp(&mut self, client: usize, packet: &[u8]) {
+        let sequence = u64::from(u16::from_be_bytes([packet[2], packet[3]]));
+        let sealed = self.seal_rtp(client, packet, sequence);
+        self.deliver(client, sealed);
+    }
+
+    /// Seals a packet as the client would, without sending it.
+    pub fn seal_rtp(&mut self, client: usize, packet: &[u8], sequence: u64) -> Vec<u8> {
         let (_, outbound) = self.clients[client].srtp.as_mut().expect("connected");
         let mut slot = packet.to_vec();
         slot.resize(packet.len() + OVERHEAD_MAX, 0);
-        let sequence = u64::from(u16::from_be_bytes([packet[2], packet[3]]));
         let length = outbound.seal_rtp(&mut slot, packet.len(), sequence).expect("sealed");
         slot.truncate(length);
-        self.deliver(client, slot);
+        slot
+    }
+
+    /// Time that the core takes for these datagrams; what it sends is thrown away.
+    pub fn time_forwarding(&mut self, client: usize, datagrams: Vec<Vec<u8>>) -> Duration {
+        let source = RemoteAddr { via: Via::Udp, addr: self.clients[client].address };
+        let start = Instant::now();
+        for mut data in datagrams {
+            self.sfu.handle_input(self.now, Input::Datagram { source, data: &mut data });
+            while let Output::Transmit(outbox) = self.sfu.poll_output() {
+                outbox.clear();
+            }
+        }
+        start.elapsed()
     }
 
     pub fn send_rtcp(&mut self, client: usize, compound: &[u8]) {

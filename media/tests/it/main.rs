@@ -1,6 +1,9 @@
 //! Scripts on the core: two clients made of the same parts as the server, and a wire in between that is a function call.
 
+#[allow(dead_code)] // the bench uses the rest
 mod client;
+#[cfg(feature = "net")]
+mod net;
 
 use std::time::Duration;
 
