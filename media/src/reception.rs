@@ -174,11 +174,17 @@ pub struct Kept {
 #[derive(Debug, Default)]
 pub struct Store {
     slots: Vec<Option<Kept>>,
+    newest: u64,
 }
 
 impl Store {
-    /// Keeps a packet. `false` when it is there already.
+    /// Keeps a packet. `false` when it is there already, or so old that it may have been: nothing that a consumer was
+    /// sent may be sealed for it again.
     pub fn keep(&mut self, sequence: u64, timestamp: u32, marker: bool, payload: &[u8]) -> bool {
+        if sequence + KEPT_MAX as u64 <= self.newest {
+            return false;
+        }
+        self.newest = self.newest.max(sequence);
         if self.slots.is_empty() {
             self.slots.resize_with(KEPT_MAX, || None);
         }
@@ -234,5 +240,6 @@ mod tests {
         assert_eq!(store.find(0).map(|kept| &kept.payload[..]), Some(&b"zero"[..]));
         assert!(store.keep(KEPT_MAX as u64, 6, false, b"next"));
         assert!(store.find(0).is_none());
+        assert!(!store.keep(0, 5, true, b"zero"), "too old to be told from a repetition");
     }
 }

@@ -149,8 +149,10 @@ impl Sfu {
 
     /// Lets str0m act on what it was just told, if it may send at all.
     fn wake_connection(&mut self, now: Instant, slot: usize) {
-        self.transports[slot].connection.handle_timeout(now);
-        self.drain_connection(now, slot);
+        if let Some(transport) = self.transports.get_mut(slot) {
+            transport.connection.handle_timeout(now);
+            self.drain_connection(now, slot);
+        }
     }
 
     pub(super) fn data_producer_of(
@@ -209,7 +211,7 @@ impl Sfu {
         let producers: Vec<usize> =
             self.data_producers.iter().filter(|(_, it)| it.transport == slot).map(|(key, _)| key).collect();
         for key in producers {
-            let producer = &self.data_producers[key];
+            let Some(producer) = self.data_producers.get(key) else { continue };
             let (room, peer, id) = (producer.room.clone(), producer.peer.clone(), producer.id.clone());
             if tell {
                 self.tell(&room, &peer, EventKind::DataProducerClosed(id));

@@ -10,7 +10,6 @@ use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
-use crate::reception::Kept;
 use crate::rewrite::Numbers;
 use crate::rtp::{
     self, Extensions, HEADER_LEN_MAX, HeaderExtensions, HeaderFields, RtpHeader, abs_send_time,
@@ -63,6 +62,10 @@ impl Sfu {
         let mut payload = header.payload(packet);
         let encoding = &mut producer.encodings[route.encoding];
         let mut sequence = opened.index;
+        if route.rtx && !producer.nack {
+            // Nothing was asked for, and without a store a repetition could not be told.
+            return;
+        }
         if route.rtx {
             // RFC 4588 §4: the original sequence number comes first. Without one it is a bandwidth probe.
             let (Some((original, rest)), Some(newest)) =
@@ -208,7 +211,6 @@ impl Sfu {
             consumer.retransmitted += 1;
             self.counters.retransmitted += 1;
         }
-        let _: &Kept = kept;
     }
 }
 
