@@ -1,12 +1,11 @@
 //! Everything that runs in one process, put together from one [`Config`] and taken apart again in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Context;
 use common::config::{Config, Turn};
-use common::handover::DatagramSink;
 use common::metrics::Registry;
+use media::net::MediaHandle;
 use signaling::net::{Parts, Server};
 use signaling::store::CallLog;
 use tokio::sync::mpsc;
@@ -17,38 +16,34 @@ use crate::assets;
 /// What is running.
 pub struct Causeway {
     signaling: Server,
+    media: MediaHandle,
     turn: Option<TurnHandle>,
     call_log: CallLog,
 }
 
-/// Where the relay's datagrams for our media go while there is none.
-struct NoMedia;
-
-impl DatagramSink for NoMedia {
-    fn deliver(&self, _from: SocketAddr, _to: SocketAddr, _payload: &[u8]) -> bool {
-        false
-    }
-}
+/// News and answers of all media workers that wait for the hub; a worker that finds it full waits.
+const FROM_MEDIA_MAX: usize = 4096;
 
 impl Causeway {
     /// Starts everything, or nothing: an error names its setting, and what had started ends with it.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let call_log = CallLog::open(&config.store, &registry).await?;
-        let turn = start_turn(&config.turn, &registry)?;
+        let (events, from_media) = mpsc::channel(FROM_MEDIA_MAX);
+        let media = media::net::start(&config.media, events)?;
+        let turn = start_turn(&config.turn, &media, &registry)?;
         let listening = turn.as_ref().map_or(&[][..], TurnHandle::addresses);
         let ice_urls = ice_urls(config, listening);
-        let (workers, from_media) = (Vec::new(), mpsc::channel(1).1);
         let signaling = signaling::net::start(Parts {
             config,
             assets: assets::find,
             registry,
             call_log: call_log.clone(),
-            workers,
+            workers: media.senders(),
             from_media,
             ice_urls,
         })?;
-        Ok(Self { signaling, turn, call_log })
+        Ok(Self { signaling, media, turn, call_log })
     }
 
     /// The URL of the first HTTP listener.
@@ -70,16 +65,19 @@ impl Causeway {
         if let Some(turn) = self.turn {
             turn.shutdown();
         }
+        self.media.shutdown();
         self.call_log.close().await;
     }
 }
 
-fn start_turn(config: &Turn, registry: &Registry) -> anyhow::Result<Option<TurnHandle>> {
+/// The relay and media reach each other in memory, both ways.
+fn start_turn(config: &Turn, media: &MediaHandle, registry: &Registry) -> anyhow::Result<Option<TurnHandle>> {
     if !config.enabled {
         return Ok(None);
     }
-    let started = turn::net::start(config, Vec::new(), Arc::new(NoMedia), registry);
-    started.map(Some).context("turn.listen")
+    let turn = turn::net::start(config, media.addresses(), media.sink(), registry).context("turn.listen")?;
+    media.set_turn(turn.sink());
+    Ok(Some(turn))
 }
 
 /// Our STUN and TURN as clients reach them, given where the relay listens.

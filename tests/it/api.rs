@@ -70,10 +70,25 @@ async fn rooms_are_listed_and_closed_by_administrators_only() {
     assert_eq!(server.get_as(&user, "/v1/rooms").await.problem(403), "forbidden");
     assert_eq!(server.get_as(&admin, "/v1/rooms").await.json()["rooms"], json!([]));
     assert_eq!(server.get_as(&admin, "/v1/rooms/none").await.problem(404), "room-not-found");
+
+    let mut alice = server.join("alice").await;
+    alice.send(json!({"type": "join-room", "requestId": 1, "roomId": "r1"})).await;
+    let joined = alice.expect("response").await;
+    assert_eq!((&joined["ok"], &joined["requestId"]), (&json!(true), &json!(1)), "{joined}");
+    let room = server.get_as(&admin, "/v1/rooms/r1").await.json();
+    assert_eq!(room["peers"][0]["peerId"], "alice", "{room}");
+
     let bearer = format!("Authorization: Bearer {admin}");
     let delete = async |path: &str| server.request("DELETE", path, &[&bearer], "").await;
-    assert_eq!(delete("/v1/rooms/none").await.problem(404), "room-not-found");
-    assert_eq!(delete("/v1/rooms/none/peers/alice").await.problem(404), "room-not-found");
+    assert_eq!(delete("/v1/rooms/r1/peers/bob").await.problem(404), "peer-not-found");
+    assert_eq!(delete("/v1/rooms/r1/peers/alice").await.status, 204);
+    alice.expect("removed").await;
+
+    alice.send(json!({"type": "join-room", "requestId": 2, "roomId": "r2"})).await;
+    alice.expect("response").await;
+    assert_eq!(delete("/v1/rooms/r2").await.status, 204);
+    alice.expect("room-closed").await;
+    assert_eq!(delete("/v1/rooms/r2").await.problem(404), "room-not-found");
 }
 
 #[tokio::test]

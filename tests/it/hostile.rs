@@ -87,7 +87,7 @@ async fn random_bytes_at_every_port_change_nothing() {
             udp.send_to(&bytes, ("127.0.0.1", port)).await.expect("loopback takes it");
         }
     }
-    for port in [server.http.port(), server.turn_port] {
+    for port in [server.http.port(), server.media_port, server.turn_port] {
         for round in 0..10 {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
             let _ = stream.write_all(&noise(100 + round * 500)).await; // it may be cut off at once
