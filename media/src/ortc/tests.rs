@@ -159,7 +159,7 @@ fn codecs_match_strictly() {
     );
     let h264 = |id: &str, mode: i64| json!({"profile-level-id": id, "packetization-mode": mode});
     assert!(
-        same("video/H264", h264("42e01f", 1), h264("42001f", 1)) == (false),
+        !same("video/H264", h264("42e01f", 1), h264("42001f", 1)),
         "constrained baseline is not baseline"
     );
     assert!(same("video/H264", h264("42e01f", 1), h264("42e034", 1)), "the level does not matter");
