@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
 use common::config::{Config, Turn};
 use common::metrics::Registry;
 use media::net::MediaHandle;
@@ -75,7 +74,7 @@ fn start_turn(config: &Turn, media: &MediaHandle, registry: &Registry) -> anyhow
     if !config.enabled {
         return Ok(None);
     }
-    let turn = turn::net::start(config, media.addresses(), media.sink(), registry).context("turn.listen")?;
+    let turn = turn::net::start(config, media.addresses(), media.sink(), registry)?;
     media.set_turn(turn.sink());
     Ok(Some(turn))
 }

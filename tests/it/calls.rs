@@ -99,6 +99,7 @@ async fn a_lost_connection_resumes_with_its_call_and_what_it_missed() {
     call(&mut alice, &mut bob, "c1").await;
     let session = bob.session.clone();
     drop(bob); // no close frame
+    until_open(&server, 2).await; // alice's, and the one that asks
     alice.send(json!({"type": "offer", "callId": "c1", "recipientId": "bob", "sdp": "v=0 missed"})).await;
 
     let token = server.token("bob").await;
@@ -110,6 +111,18 @@ async fn a_lost_connection_resumes_with_its_call_and_what_it_missed() {
     let thief = server.token("mallory").await;
     let mut thief = server.open(&format!("/ws?token={thief}&session={session}")).await;
     thief.welcome("mallory", false).await;
+}
+
+/// Waits until the server has noticed that connections are gone.
+async fn until_open(server: &Server, connections: usize) {
+    let line = format!("causeway_http_connections {connections}\n");
+    for _ in 0..1000 {
+        if server.get("/metrics").await.body.contains(&line) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("there are never {connections} connections");
 }
 
 #[tokio::test]

@@ -174,13 +174,15 @@ impl Client {
     }
 
     async fn next_raw(&mut self) -> Message {
-        loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
-            match message.expect("the connection is open").expect("a good frame") {
-                Message::Ping(_) | Message::Pong(_) => {}
-                other => return other,
+        let message = async {
+            loop {
+                match self.socket.next().await.expect("the connection is open").expect("a good frame") {
+                    Message::Ping(_) | Message::Pong(_) => {}
+                    other => return other,
+                }
             }
-        }
+        };
+        timeout(PATIENCE, message).await.expect("a message in time")
     }
 
     /// Says goodbye with 1000.

@@ -40,6 +40,7 @@ fn a_port_in_use_is_one_line_that_names_the_setting_and_exit_2() {
     let sets = [
         format!("http.listen={address}"),
         format!("media.port={media}"),
+        "media.workers=1".to_owned(),
         format!("turn.listen=127.0.0.1:{turn}"),
     ];
     let arguments: Vec<&str> =

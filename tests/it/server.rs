@@ -52,12 +52,15 @@ pub fn causeway(folder: &Folder, arguments: &[&str]) -> Command {
     command
 }
 
-/// A loopback port that is free for UDP and TCP at this moment.
+/// A loopback port that is free for UDP and TCP, and not of the range from which the kernel takes ports for others.
 pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
     loop {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-        let port = tcp.local_addr().expect("it is bound").port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (first.wrapping_add(step) % 20_000) as u16;
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return port;
         }
     }

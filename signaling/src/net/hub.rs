@@ -163,6 +163,7 @@ impl HubTask {
 
     /// Carries out everything that the hub wants, until it only wants to be woken.
     fn drain(&mut self) {
+        self.metrics.observe(self.hub.stats()); // before anybody hears of the change
         loop {
             match self.hub.poll_output() {
                 Output::Send { conn, text } => self.put_into(conn, |outlet| outlet.text(text)),
@@ -180,7 +181,6 @@ impl HubTask {
                 }
                 Output::Timeout(wake_at) => {
                     self.wake_at = wake_at;
-                    self.metrics.observe(self.hub.stats());
                     return;
                 }
             }

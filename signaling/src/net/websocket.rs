@@ -10,6 +10,7 @@ use common::token::Claims;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper_tungstenite::HyperWebsocketStream;
+use hyper_tungstenite::tungstenite::error::ProtocolError;
 use hyper_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use hyper_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use hyper_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
@@ -138,6 +139,8 @@ fn fault(error: &Error) -> End {
     match error {
         Error::Capacity(_) => End::Fault(1009, "Message too large"),
         Error::Utf8(_) => End::Fault(1007, "Invalid UTF-8"),
+        // The end of the stream: the network's doing, not the client's, and the session may resume.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Lost,
         Error::Protocol(_) => End::Fault(1002, "Protocol error"),
         _ => End::Lost,
     }
