@@ -1,0 +1,235 @@
+import { MicOff, MonitorUp } from 'lucide-react';
+import { useEffect, useMemo, useRef, useState } from 'react';
+import { CAMERA, MICROPHONE, QualityMonitor, Room, explainDeviceError, openDevices, openScreen, type Rating, type Signal } from '../src/index';
+import { openNextCamera } from '../src/devices';
+import { useRefresh } from './hooks';
+import { Avatar, Chat, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
+
+interface Tile {
+  key: string;
+  peerId: string;
+  label: string;
+  stream: MediaStream;
+  picture: boolean;
+  silent: boolean;
+  screen: boolean;
+  mine: boolean;
+}
+
+/** Keeps one MediaStream per tile, so that a video element is not fed anew at each render. */
+function useStreams(): (key: string, tracks: MediaStreamTrack[]) => MediaStream {
+  const streams = useRef(new Map<string, MediaStream>());
+  return (key, tracks) => {
+    let stream = streams.current.get(key);
+    if (!stream) streams.current.set(key, (stream = new MediaStream()));
+    for (const track of stream.getTracks()) if (!tracks.includes(track)) stream.removeTrack(track);
+    for (const track of tracks) if (!stream.getTracks().includes(track)) stream.addTrack(track);
+    return stream;
+  };
+}
+
+export interface RoomScreenProps {
+  signal: Signal;
+  roomId: string;
+  /** Tracks of a call that moved here; devices are opened when there are none. */
+  media?: MediaStream;
+  toast: (text: string) => void;
+  onLeft: () => void;
+}
+
+export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenProps) {
+  const refresh = useRefresh();
+  const [room, setRoom] = useState<Room>();
+  const [ratings, setRatings] = useState<Record<string, Rating>>({});
+  const [chatOpen, setChatOpen] = useState(false);
+  const [lines, setLines] = useState<ChatLine[]>([]);
+  const [unread, setUnread] = useState(0);
+  const [muted, setMuted] = useState(false);
+  const [cameraOff, setCameraOff] = useState(false);
+  const streamOf = useStreams();
+  const own = useMemo(() => new MediaStream(), []);
+  const screen = useRef<MediaStreamTrack | undefined>(undefined);
+  const left = useRef(onLeft);
+  left.current = onLeft;
+
+  useEffect(() => {
+    let gone = false;
+    let joined: Room | undefined;
+    let monitor: QualityMonitor | undefined;
+    const start = async () => {
+      joined = await Room.join(signal, roomId);
+      if (gone) return void joined.leave();
+      const current = joined;
+      for (const event of ['peerJoined', 'subscribed', 'unsubscribed', 'paused', 'state'] as const) current.on(event, refresh);
+      current.on('peerLeft', (peerId, reason) => {
+        if (reason !== 'reconnecting') toast(`${peerId} left`);
+        refresh();
+      });
+      current.on('quality', (peerId, rating) => setRatings((all) => ({ ...all, [peerId]: rating })));
+      current.on('data', (from, _label, data) => {
+        if (typeof data !== 'string') return;
+        setLines((list) => [...list.slice(-199), { from, text: data, mine: false }]);
+        setUnread((n) => n + 1);
+      });
+      current.on('muted', () => {
+        toast('A moderator muted you');
+        setMuted(true);
+      });
+      current.on('removed', (reason) => {
+        toast(`You are no longer in the room: ${reason}`);
+        left.current();
+      });
+      current.on('error', () => toast('Part of the room could not be received; trying again.'));
+      setRoom(current);
+      monitor = new QualityMonitor(signal, { roomId }, () => current.getStats());
+      monitor.on('rating', (rating) => setRatings((all) => ({ ...all, [signal.userId ?? '']: rating })));
+      await publish(current);
+    };
+    const publish = async (current: Room) => {
+      let stream = media;
+      if (!stream?.getTracks().length) stream = await openBest(toast);
+      for (const track of stream.getTracks()) {
+        if (gone) return track.stop();
+        own.addTrack(track);
+        await current.publish(track);
+      }
+      refresh();
+    };
+    start().catch((error: Error) => {
+      toast(error.message);
+      if (!joined) left.current();
+    });
+    return () => {
+      gone = true;
+      monitor?.stop();
+      void joined?.leave();
+      for (const track of own.getTracks()) track.stop();
+      screen.current?.stop();
+    };
+    // A room screen lives for one room.
+    // eslint-disable-next-line
+  }, [signal, roomId]);
+
+  const tiles: Tile[] = [];
+  if (room) {
+    const me = signal.userId ?? 'me';
+    if (screen.current) tiles.push({ key: 'own-screen', peerId: me, label: 'Your screen', stream: streamOf('own-screen', [screen.current]), picture: true, silent: false, screen: true, mine: true });
+    for (const s of room.subscriptions.filter((s) => s.source === 'screen')) {
+      tiles.push({ key: `${s.peerId}-screen`, peerId: s.peerId, label: `${s.peerId}’s screen`, stream: streamOf(`${s.peerId}-screen`, [s.track]), picture: true, silent: false, screen: true, mine: false });
+    }
+    tiles.push({ key: 'me', peerId: me, label: 'You', stream: own, picture: own.getVideoTracks().length > 0 && !cameraOff, silent: muted || !own.getAudioTracks().length, screen: false, mine: true });
+    for (const peer of room.peers) {
+      const theirs = room.subscriptions.filter((s) => s.peerId === peer.peerId && s.source !== 'screen');
+      const [voice, picture] = [theirs.find((s) => s.kind === 'audio'), theirs.find((s) => s.kind === 'video')];
+      tiles.push({
+        key: peer.peerId,
+        peerId: peer.peerId,
+        label: peer.name ?? peer.peerId,
+        stream: streamOf(peer.peerId, theirs.map((s) => s.track)),
+        picture: picture !== undefined && !picture.producerPaused,
+        silent: !voice || voice.producerPaused,
+        screen: false,
+        mine: false,
+      });
+    }
+  }
+
+  const act = (action: Promise<unknown>) => void action.catch((error: unknown) => toast(error instanceof Error ? error.message : String(error))).finally(refresh);
+  const toggle = async (source: string, off: boolean) => {
+    if (source === 'microphone') setMuted(off);
+    else setCameraOff(off);
+    await (off ? room?.pause(source) : room?.resume(source));
+  };
+  const share = async () => {
+    if (screen.current) {
+      screen.current.stop();
+      screen.current = undefined;
+      return room?.unpublish('screen');
+    }
+    const track = (await openScreen()).getVideoTracks()[0];
+    if (!track || !room) return;
+    screen.current = track;
+    track.onended = () => act(share());
+    await room.publish(track, { source: 'screen' });
+  };
+  const switchCamera = async () => {
+    const previous = own.getVideoTracks()[0];
+    if (!previous || !room) return;
+    const next = await openNextCamera(previous);
+    next.enabled = previous.enabled;
+    await room.publish(next);
+    own.removeTrack(previous);
+    own.addTrack(next);
+    previous.stop();
+  };
+  const send = (text: string) => {
+    setLines((list) => [...list.slice(-199), { from: 'You', text, mine: true }]);
+    act(room?.sendData(text) ?? Promise.resolve());
+  };
+
+  const main = tiles.some((tile) => tile.screen);
+  return (
+    <main className={`stage${chatOpen ? ' with-chat' : ''}`}>
+      <header className="bar">
+        <strong>{roomId.startsWith('call-') ? 'Group call' : roomId}</strong>
+        <span data-testid="status" data-state={room?.state ?? 'joining'} role="status">
+          {!room ? 'Joining…' : room.state === 'reconnecting' ? 'Connection lost, trying again…' : `${room.peers.length + 1} in the room`}
+        </span>
+      </header>
+      <section className={`grid${main ? ' focused' : ''}`} data-count={Math.min(tiles.length, 9)}>
+        {tiles.map((tile) => (
+          <article key={tile.key} className={`tile${tile.screen ? ' screen' : ''}`} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
+            <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} />
+            {!tile.picture && (
+              <div className="cover">
+                <Avatar name={tile.peerId} />
+              </div>
+            )}
+            <footer>
+              {tile.screen ? <MonitorUp size={14} aria-hidden /> : tile.silent && <MicOff size={14} aria-label="Muted" />}
+              <span>{tile.label}</span>
+              {!tile.screen && <QualityBadge rating={ratings[tile.peerId]} />}
+            </footer>
+          </article>
+        ))}
+        {room && tiles.length === 1 && <p className="alone">Nobody else is here yet. Others join with the room name “{roomId}”.</p>}
+      </section>
+      {chatOpen && <Chat lines={lines} onSend={send} />}
+      <Toolbar
+        muted={muted}
+        cameraOff={cameraOff}
+        sharing={screen.current !== undefined}
+        hasMicrophone={own.getAudioTracks().length > 0}
+        hasCamera={own.getVideoTracks().length > 0}
+        chatOpen={chatOpen}
+        unread={chatOpen ? 0 : unread}
+        hangUpLabel="Leave the room"
+        hangUpTestId="leave"
+        onMute={() => act(toggle('microphone', !muted))}
+        onCamera={() => act(toggle('camera', !cameraOff))}
+        onSwitch={() => act(switchCamera())}
+        onShare={() => act(share())}
+        onChat={() => (setChatOpen(!chatOpen), setUnread(0))}
+        onHangUp={onLeft}
+      />
+    </main>
+  );
+}
+
+/** Camera and microphone, or what there is of them: who has none still sees and hears the room. */
+async function openBest(toast: (text: string) => void): Promise<MediaStream> {
+  try {
+    return await openDevices({ audio: MICROPHONE, video: CAMERA });
+  } catch (error) {
+    const reason = explainDeviceError(error);
+    if (reason.reason === 'NotFoundError' || reason.reason === 'NotReadableError') {
+      try {
+        return await openDevices({ audio: MICROPHONE });
+      } catch {
+        // Neither: the reason below says why.
+      }
+    }
+    toast(`${reason.message} You can watch and listen meanwhile.`);
+    return new MediaStream();
+  }
+}
