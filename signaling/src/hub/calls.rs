@@ -2,7 +2,7 @@
 //!
 //! Only members speak in a call, whoever they say they are; what a session may not do is told to it, never to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use common::call_record::{CallRecord, CallType, Participant, QualitySummary};
@@ -15,6 +15,9 @@ use crate::message::ClientMessage;
 /// People rung by one message (protocol §2), and in one call.
 const RECIPIENTS_MAX: usize = 32;
 const MEMBERS_MAX: usize = 64;
+
+/// People whose part in a call is remembered for the log; who would be one more is not rung.
+const PARTICIPANTS_MAX: usize = 256;
 
 /// Calls that one user may be in at once.
 const CALLS_PER_USER_MAX: usize = 32;
@@ -37,16 +40,19 @@ pub(super) struct Call {
     started_at: Duration,
     answered_at: Option<Duration>,
     members: BTreeMap<UserId, Member>,
-    /// Those who were in it or were rung, and no more.
-    gone: Vec<Participant>,
+    /// Those who were in it or were rung, and are no more.
+    gone: BTreeMap<UserId, Participant>,
     upgraded_to: Option<RoomId>,
-    ring_until: Instant,
+    /// When the hub wakes up for members who still ring.
+    ring_timers: BTreeSet<Instant>,
 }
 
 #[derive(Debug)]
 struct Member {
     /// The session that speaks for the user; `None` while it rings on all of them.
     session: Option<SessionId>,
+    /// When it stops ringing; means nothing once a session has answered.
+    ring_until: Instant,
     joined_at: Option<Duration>,
     quality: Option<QualitySummary>,
 }
@@ -97,6 +103,16 @@ impl Call {
         self.members.get(user).is_some_and(|member| member.session.as_ref() == Some(session))
     }
 
+    /// A member who rings speaks from any session: shipping clients send their `answer` before their `call-answer`.
+    fn may_relay(&self, user: &UserId, session: &SessionId) -> bool {
+        self.members.get(user).is_some_and(|member| member.session.as_ref().is_none_or(|own| own == session))
+    }
+
+    /// Whether `room` is this call's, and the session takes part in the call.
+    pub(super) fn leads_to(&self, room: &RoomId, user: &UserId, session: &SessionId) -> bool {
+        self.upgraded_to.as_ref() == Some(room) && self.is_joined(user, session)
+    }
+
     fn joined(&self) -> impl Iterator<Item = &UserId> {
         self.members.iter().filter(|(_, member)| member.session.is_some()).map(|(user, _)| user)
     }
@@ -114,14 +130,23 @@ impl Call {
     fn remove(&mut self, user: &UserId, at: Duration) {
         if let Some(member) = self.members.remove(user) {
             let left_at = member.joined_at.map(|_| at);
-            let user = user.clone();
-            self.gone.push(Participant {
-                user,
-                joined_at: member.joined_at,
-                left_at,
-                quality: member.quality,
-            });
+            self.remember(user, member.joined_at, left_at, member.quality);
         }
+    }
+
+    /// Who comes twice has one entry, from the first joining to the last leaving.
+    fn remember(
+        &mut self,
+        user: &UserId,
+        joined_at: Option<Duration>,
+        left_at: Option<Duration>,
+        quality: Option<QualitySummary>,
+    ) {
+        let nobody = Participant { user: user.clone(), joined_at: None, left_at: None, quality: None };
+        let entry = self.gone.entry(user.clone()).or_insert(nobody);
+        entry.joined_at = entry.joined_at.or(joined_at);
+        entry.left_at = left_at.or(entry.left_at);
+        entry.quality = quality.or(entry.quality.take());
     }
 }
 
@@ -176,8 +201,12 @@ impl Hub {
         }
         check_recipients(&recipients, &user)?;
         let now = self.unix_now();
-        let ring_until = self.now + self.config.ring_timeout;
-        let member = Member { session: Some(session.clone()), joined_at: Some(now), quality: None };
+        let member = Member {
+            session: Some(session.clone()),
+            ring_until: self.now,
+            joined_at: Some(now),
+            quality: None,
+        };
         let call = Call {
             record_id: self.random_id(),
             kind,
@@ -185,12 +214,11 @@ impl Hub {
             started_at: now,
             answered_at: None,
             members: BTreeMap::from([(user.clone(), member)]),
-            gone: Vec::new(),
+            gone: BTreeMap::new(),
             upgraded_to: None,
-            ring_until,
+            ring_timers: BTreeSet::new(),
         };
         self.calls.insert(id.clone(), call);
-        self.timers.insert((ring_until, Timer::Ring(id.clone())));
         let rung = self.ring(session, &id, recipients);
         self.release_held(&user, &id);
         self.end_if_alone(&id, "unavailable", None);
@@ -201,13 +229,16 @@ impl Hub {
     fn ring(&mut self, session: &SessionId, id: &CallId, recipients: Vec<UserId>) -> Done {
         let Some(call) = self.calls.get(id) else { return Err(not_found()) };
         check_recipients(&recipients, &call.initiator)?;
-        if call.members.len() + recipients.len() > MEMBERS_MAX {
+        if call.members.len() + recipients.len() > MEMBERS_MAX
+            || call.gone.len() + recipients.len() > PARTICIPANTS_MAX
+        {
             return Err(Refusal::new("limit-reached", "Too many people in this call"));
         }
         let incoming = json!({
             "type": "incoming-call", "callId": id, "initiatorId": call.initiator,
             "callType": call.kind, "recipientIds": recipients,
         });
+        let ring_until = self.now + self.config.ring_timeout;
         for user in recipients {
             if self.calls.get(id).is_some_and(|call| call.members.contains_key(&user)) {
                 continue;
@@ -215,15 +246,17 @@ impl Hub {
             let sessions: Vec<SessionId> = self.by_user.get(&user).into_iter().flatten().cloned().collect();
             if sessions.is_empty() {
                 self.refuse(session, unavailable(&user), &json!({ "callId": id }));
-                let part = Participant { user, joined_at: None, left_at: None, quality: None };
                 if let Some(call) = self.calls.get_mut(id) {
-                    call.gone.push(part);
+                    call.remember(&user, None, None, None);
                 }
                 continue;
             }
             if let Some(call) = self.calls.get_mut(id) {
-                call.members.insert(user, Member { session: None, joined_at: None, quality: None });
+                call.members
+                    .insert(user, Member { session: None, ring_until, joined_at: None, quality: None });
+                call.ring_timers.insert(ring_until);
             }
+            self.timers.insert((ring_until, Timer::Ring(id.clone())));
             for session in sessions {
                 self.send(&session, &incoming);
             }
@@ -325,7 +358,9 @@ impl Hub {
         }
         let now = self.unix_now();
         let Some(mut call) = self.calls.remove(id) else { return };
-        self.timers.remove(&(call.ring_until, Timer::Ring(id.clone())));
+        for at in std::mem::take(&mut call.ring_timers) {
+            self.timers.remove(&(at, Timer::Ring(id.clone())));
+        }
         for user in users {
             call.remove(&user, now);
         }
@@ -340,7 +375,7 @@ impl Hub {
             end_reason: reason.to_owned(),
             ended_by: by,
             upgraded_to: call.upgraded_to,
-            participants: call.gone,
+            participants: call.gone.into_values().collect(),
         }));
     }
 
@@ -371,7 +406,7 @@ impl Hub {
             _ => return Ok(()),
         };
         let Some(call) = self.calls.get(id) else { return self.hold(session, user, message) };
-        if !call.is_joined(user, session) {
+        if !call.may_relay(user, session) {
             return Err(not_in_call());
         }
         if !call.members.contains_key(recipient) {
@@ -425,11 +460,29 @@ impl Hub {
         }
     }
 
-    /// Whoever still rings no longer does; a call that nobody answered is over.
+    /// Whoever has rung for long enough no longer does; a call of which nobody else is left is over.
     pub(super) fn ring_timeout(&mut self, id: &CallId) {
+        let (now, unix_now) = (self.now, self.unix_now());
         let Some(call) = self.calls.get(id) else { return };
-        if call.answered_at.is_none() {
-            self.finish_call(id, "no-answer", None);
+        let rings_on = |member: &Member| member.session.is_some() || member.ring_until > now;
+        let silent: Vec<UserId> = call
+            .members
+            .iter()
+            .filter(|(_, member)| !rings_on(member))
+            .map(|(user, _)| user.clone())
+            .collect();
+        if call.members.len() - silent.len() < 2 {
+            return self.finish_call(id, "no-answer", None);
+        }
+        for user in silent {
+            let ended = json!({ "type": "call-ended", "callId": id, "endedBy": null, "reason": "no-answer" });
+            self.tell_member(id, &user, &ended);
+            if let Some(call) = self.calls.get_mut(id) {
+                call.remove(&user, unix_now);
+            }
+            let left =
+                json!({ "type": "participant-left", "callId": id, "userId": user, "reason": "no-answer" });
+            self.tell_all(id, &left);
         }
     }
 

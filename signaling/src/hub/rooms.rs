@@ -216,14 +216,18 @@ impl Hub {
         let Some(claims) = self.sessions.get(session).map(|session| session.claims.clone()) else {
             return Ok(());
         };
-        if claims.room != "*" && claims.room != id.as_str() {
+        let is_of_a_call = || self.calls.values().any(|call| call.leads_to(&id, &claims.sub, session));
+        if claims.room != "*" && claims.room != id.as_str() && !is_of_a_call() {
             return Err(forbidden());
         }
         if self.config.workers == 0 {
             return Err(MediaError::Overloaded.into());
         }
         self.count_join(&claims.sub)?;
-        let full = self.rooms.get(&id).is_some_and(|room| room.peers.len() >= room.max_peers);
+        let full = self.rooms.get(&id).is_some_and(|room| {
+            let others = room.peers.values().filter(|member| member.session != *session);
+            others.count() >= room.max_peers
+        });
         if full {
             return Err(Refusal::new("room-full", "The room is full"));
         }
@@ -361,6 +365,7 @@ impl Hub {
         room.producers.retain(|_, published| published.peer != *peer);
         room.data_producers.retain(|_, published| published.peer != *peer);
         let (worker, empty) = (room.worker, room.peers.is_empty());
+        self.give_up_pending(id, Some(peer));
         if let Some(session) = self.sessions.get_mut(&member.session) {
             session.room = None;
         }
@@ -379,9 +384,32 @@ impl Hub {
         self.notify(id, None, &json!({ "type": "peer-left", "peerId": peer, "reason": reason }));
     }
 
+    /// What was asked for a peer that has left (`None`: for everybody in the room) is answered now. Media's reply comes to
+    /// nothing: what it would tell of has gone with the peer, who may be back under the same id by then.
+    fn give_up_pending(&mut self, id: &RoomId, left: Option<&PeerId>) {
+        let concerned = |pending: &Pending| {
+            matches!(pending, Pending::Request { room, peer, .. }
+                if room == id && left.is_none_or(|left| peer == left))
+        };
+        let tokens: Vec<Token> =
+            self.pending.iter().filter(|(_, pending)| concerned(pending)).map(|(token, _)| *token).collect();
+        for token in tokens {
+            if let Some(Pending::Request { session, request_id, then, .. }) =
+                self.pending.insert(token, Pending::Nothing)
+            {
+                let refusal = match then {
+                    Then::Muted { .. } => MediaError::ProducerNotFound.into(),
+                    _ => room_not_found(),
+                };
+                self.respond(&session, &request_id, Err(refusal));
+            }
+        }
+    }
+
     fn close_room(&mut self, id: &RoomId, reason: &str) {
         self.notify(id, None, &json!({ "type": "room-closed", "reason": reason }));
         let Some(room) = self.rooms.remove(id) else { return };
+        self.give_up_pending(id, None);
         for member in room.peers.values() {
             if let Some(session) = self.sessions.get_mut(&member.session) {
                 session.room = None;
