@@ -126,11 +126,17 @@ export class Signal extends Emitter<Events> {
       return this.#scheduleRetry();
     }
     if (this.#state === 'closed') return;
-    const url = new URL(this.#options.url);
-    if (this.sessionId) url.searchParams.set('session', this.sessionId);
-    const Socket = this.#options.WebSocket ?? WebSocket;
-    // The token travels as a subprotocol: a query string would end up in access logs.
-    const socket = new Socket(url, ['causeway', token]);
+    let socket: WebSocket;
+    try {
+      const url = new URL(this.#options.url);
+      if (this.sessionId) url.searchParams.set('session', this.sessionId);
+      const Socket = this.#options.WebSocket ?? WebSocket;
+      // The token travels as a subprotocol: a query string would end up in access logs.
+      socket = new Socket(url, ['causeway', token]);
+    } catch {
+      // What the browser refuses to try once it always will.
+      return this.#finish('The address or the token is not valid');
+    }
     this.#socket = socket;
     socket.onmessage = (event) => this.#onMessage(socket, event);
     socket.onclose = (event) => this.#onClose(socket, event);
