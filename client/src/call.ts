@@ -290,7 +290,12 @@ export class Call extends Emitter<CallEvents> {
   detach(): MediaStream {
     const tracks = [...this.local.getTracks()];
     for (const track of tracks) this.local.removeTrack(track);
-    this.#camera = undefined;
+    // The call no longer owns them; a camera that a shared screen stood in for has no taker.
+    if (this.#screen) {
+      this.#screen.onended = null;
+      this.#camera?.stop();
+    }
+    this.#camera = this.#screen = undefined;
     this.#disconnect();
     return new MediaStream(tracks);
   }
@@ -318,6 +323,8 @@ export class Call extends Emitter<CallEvents> {
     if (RELAYED.has(message.type)) {
       // Only the person we are in this call with may change its media.
       if (message.senderId !== this.#peerId) return;
+      // While we open our devices, `IncomingCall` keeps what comes: nothing is negotiated before the call is answered.
+      if (this.#state === 'ringing') return;
       return this.#queue(() => this.#onRelayed(message));
     }
     switch (message.type) {
