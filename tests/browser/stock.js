@@ -119,7 +119,8 @@
       const element = document.createElement(info.kind);
       element.srcObject = new MediaStream([consumer.track]);
       element.autoplay = true;
-      element.muted = true;
+      // Muted audio is not decoded by Chromium, so there would be no energy to see.
+      element.muted = info.kind === 'video';
       document.body.append(element);
       this.consumers.set(consumer.id, { consumer, info, element });
       await this.request('resume-consumer', { consumerId: consumer.id });
