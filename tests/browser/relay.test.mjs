@@ -43,7 +43,8 @@ for (const transport of ['udp', 'tcp']) {
         const now = await page.evaluate(() => peer.decoded());
         return now[`${other}/camera`]?.frames > 20 && now[`${other}/microphone`]?.energy > 0;
       }, 30_000);
-      assert.deepEqual(await page.evaluate(() => peer.candidateTypes()), [`relay/${transport}`, `relay/${transport}`]);
+      const types = await page.evaluate(() => peer.candidateTypes());
+      assert.ok(types.length >= 2 && types.every((type) => type === `relay/${transport}`), `all pairs are relayed: ${types}`);
     }
     await close(...pages);
   });
@@ -63,7 +64,8 @@ for (const transport of ['udp', 'tcp']) {
       b.ontrack = (e) => {
         const v = document.createElement(e.track.kind);
         v.srcObject = new MediaStream([e.track]);
-        v.muted = v.autoplay = true;
+        v.muted = e.track.kind === 'video';
+        v.autoplay = true;
         document.body.append(v);
       };
       const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
