@@ -39,7 +39,7 @@ pub struct CallRecord {
     /// When it ended.
     #[serde(with = "unix_seconds")]
     pub ended_at: Duration,
-    /// `hangup`, `no-answer`, `rejected`, `disconnected`, `unavailable`.
+    /// `hangup`, `no-answer`, `rejected`, `disconnected`, `unavailable`, `server-stopping`.
     pub end_reason: String,
     /// Who ended it, when it was a person.
     pub ended_by: Option<UserId>,
