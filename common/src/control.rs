@@ -51,7 +51,7 @@ pub enum Action {
     CloseRoom,
     /// Adds a peer without transports. → [`Done::Ok`]
     AddPeer,
-    /// Closes all that a peer has. Other peers' consumers of it are closed with [`Event::ConsumerClosed`]. → [`Done::Ok`]
+    /// Closes all that a peer has. Other peers' consumers of it are closed with [`EventKind::ConsumerClosed`]. → [`Done::Ok`]
     RemovePeer,
     /// → [`Done::Transport`]
     CreateTransport {
@@ -72,7 +72,7 @@ pub enum Action {
         /// The transport.
         transport: TransportId,
     },
-    /// → [`Done::Ok`]; producers on it are closed with [`Event::ProducerClosed`].
+    /// → [`Done::Ok`]; producers on it are closed with [`EventKind::ProducerClosed`].
     CloseTransport {
         /// The transport.
         transport: TransportId,
@@ -98,7 +98,7 @@ pub enum Action {
         /// The producer.
         producer: ProducerId,
     },
-    /// → [`Done::Ok`]; its consumers are closed with [`Event::ConsumerClosed`].
+    /// → [`Done::Ok`]; its consumers are closed with [`EventKind::ConsumerClosed`].
     CloseProducer {
         /// The producer.
         producer: ProducerId,
@@ -166,7 +166,7 @@ pub enum Action {
         /// Any data producer in the room.
         data_producer: DataProducerId,
     },
-    /// → [`Done::Ok`]; its consumers are closed with [`Event::DataConsumerClosed`].
+    /// → [`Done::Ok`]; its consumers are closed with [`EventKind::DataConsumerClosed`].
     CloseDataProducer {
         /// The data producer.
         data_producer: DataProducerId,
