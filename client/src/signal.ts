@@ -31,6 +31,9 @@ const OUTBOX_MAX = 256;
 const REQUEST_TIMEOUT_MS = 15_000;
 const BACKOFF_FIRST_MS = 250;
 const BACKOFF_MAX_MS = 10_000;
+/** While the server keeps the session (10 s by default) waits stay short, so that a brief outage does not outlast it. */
+const GRACE_BACKOFF_MAX_MS = 2_000;
+const GRACE_ATTEMPTS = 12;
 /** Close code of the server for a bad token or an abuser (docs/protocol.md §1). */
 const REFUSED = 1008;
 
@@ -195,7 +198,8 @@ export class Signal extends Emitter<Events> {
 
   #scheduleRetry(): void {
     if (this.#state === 'closed') return;
-    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** this.#attempt++);
+    const longest = this.#attempt < GRACE_ATTEMPTS ? GRACE_BACKOFF_MAX_MS : BACKOFF_MAX_MS;
+    const ceiling = Math.min(longest, BACKOFF_FIRST_MS * 2 ** this.#attempt++);
     // Half of it is random, so that a restarted server is not met by everybody at once.
     this.#retry = setTimeout(() => this.#retryNow(), ceiling / 2 + (Math.random() * ceiling) / 2);
   }
