@@ -107,7 +107,7 @@ export async function startTestbed() {
   };
 }
 
-/** Headless Chromium with fake camera (two of them), microphone (beeps) and screen. */
+/** Headless Chromium with fake cameras (three; the second sees depth, which WebRTC cannot send), microphone (beeps) and screen. */
 export function launchChromium(args = []) {
   return puppeteer.launch({
     executablePath: chromiumPath,
@@ -116,7 +116,7 @@ export function launchChromium(args = []) {
     args: [
       '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required',
-      '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream=device-count=2',
+      '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream=device-count=3',
       '--disable-background-timer-throttling', '--disable-renderer-backgrounding',
       '--disable-backgrounding-occluded-windows', '--disable-features=WebRtcHideLocalIpsWithMdns',
       '--allow-loopback-in-peer-connection', ...args,
