@@ -29,7 +29,7 @@ impl Causeway {
         let registry = Registry::new();
         let call_log = CallLog::open(&config.store, &registry).await?;
         let (events, from_media) = mpsc::channel(FROM_MEDIA_MAX);
-        let media = media::net::start(&config.media, events)?;
+        let media = media::net::start(&config.media, events, &registry)?;
         let turn = start_turn(&config.turn, &media, &registry)?;
         let listening = turn.as_ref().map_or(&[][..], TurnHandle::addresses);
         let ice_urls = ice_urls(config, listening);

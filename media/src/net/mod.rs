@@ -3,6 +3,7 @@
 //! [`start`] binds worker i to `port + i` (UDP, and TCP when configured) and returns a [`MediaHandle`]. Commands go to a
 //! worker through its bounded queue; replies and events come out of one channel for all workers, with the worker's number.
 
+mod metrics;
 mod tcp;
 mod udp;
 mod worker;
@@ -15,6 +16,7 @@ use std::thread::JoinHandle;
 use common::config::Media;
 use common::control::{Command, FromMedia};
 use common::handover::DatagramSink;
+use common::metrics::Registry;
 use tokio::sync::{mpsc, watch};
 
 use crate::sfu::SfuConfig;
@@ -83,8 +85,13 @@ impl DatagramSink for Sink {
     }
 }
 
-/// Binds and starts every worker. Fails with the address in the message when one cannot be bound.
-pub fn start(config: &Media, events: mpsc::Sender<(usize, FromMedia)>) -> io::Result<MediaHandle> {
+/// Binds and starts every worker, which count into `registry`. Fails with the address in the message when one cannot be
+/// bound.
+pub fn start(
+    config: &Media,
+    events: mpsc::Sender<(usize, FromMedia)>,
+    registry: &Registry,
+) -> io::Result<MediaHandle> {
     let turn = TurnSlot::default();
     let (stop, stopped) = watch::channel(false);
     let mut handle = MediaHandle {
@@ -123,6 +130,7 @@ pub fn start(config: &Media, events: mpsc::Sender<(usize, FromMedia)>) -> io::Re
             injected: injected_queue,
             turn: turn.clone(),
             events: events.clone(),
+            registry: registry.clone(),
             stop: stopped.clone(),
             // A single worker gains nothing by it, and would fight other processes for core 0.
             pinned: config.workers > 1,

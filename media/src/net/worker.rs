@@ -11,8 +11,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::control::{Command, FromMedia};
+use common::metrics::Registry;
 use tokio::sync::{mpsc, watch};
 
+use super::metrics::{Metrics, Totals};
 use super::tcp::{Tcp, TcpInput};
 use super::udp::Udp;
 use super::{Injected, TurnSlot};
@@ -36,6 +38,7 @@ pub struct Worker {
     pub injected: mpsc::Receiver<Injected>,
     pub turn: TurnSlot,
     pub events: mpsc::Sender<(usize, FromMedia)>,
+    pub registry: Registry,
     pub stop: watch::Receiver<bool>,
     pub pinned: bool,
 }
@@ -82,6 +85,7 @@ impl Worker {
             relay: self.turn.clone(),
             announced: self.sfu.announced,
             messages: VecDeque::new(),
+            metrics: Metrics::new(&self.registry),
             deadline: None,
         };
         loop {
@@ -118,6 +122,7 @@ struct Loop {
     relay: TurnSlot,
     announced: SocketAddr,
     messages: VecDeque<FromMedia>,
+    metrics: Metrics,
     deadline: Option<Instant>,
 }
 
@@ -185,6 +190,12 @@ impl Loop {
                 Output::Timeout(at) => break at,
             }
         };
+        self.metrics.observe(Totals {
+            core: self.sfu.counters(),
+            transports: self.sfu.transport_count(),
+            udp_dropped: self.udp.dropped,
+            tcp_dropped: self.tcp.dropped,
+        });
     }
 }
 

@@ -173,6 +173,11 @@ impl Sfu {
         self.counters
     }
 
+    /// How many transports there are.
+    pub fn transport_count(&self) -> usize {
+        self.transports.len()
+    }
+
     /// Wall-clock time.
     fn unix_time(&self, now: Instant) -> Duration {
         self.unix_start + now.saturating_duration_since(self.start)

@@ -9,6 +9,7 @@ use common::config::Media;
 use common::control::{Action, Command, Done, FromMedia, Reply, TransportDirection, TransportInfo};
 use common::handover::DatagramSink;
 use common::ids::{PeerId, RoomId};
+use common::metrics::Registry;
 use media::net::MediaHandle;
 use media::stun;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Running {
     handle: MediaHandle,
     events: mpsc::Receiver<(usize, FromMedia)>,
+    registry: Registry,
 }
 
 impl Running {
@@ -33,7 +35,8 @@ impl Running {
             codecs: vec!["opus".into()],
         };
         let (sender, events) = mpsc::channel(64);
-        Self { handle: media::net::start(&config, sender).expect("binds"), events }
+        let registry = Registry::new();
+        Self { handle: media::net::start(&config, sender, &registry).expect("binds"), events, registry }
     }
 
     fn done(&mut self, token: u64, action: Action) -> Done {
@@ -119,5 +122,9 @@ fn checks_are_answered_on_every_path() {
     }
     let answers = relay.0.lock().expect("no panic");
     assert!(matches!(&answers[..], [(to, answer)] if *to == relayed && is_success(answer)));
+    let text = running.registry.encode();
+    assert!(text.contains("causeway_media_transports 1\n"), "{text}");
     running.handle.shutdown();
+    let text = running.registry.encode();
+    assert!(text.contains("causeway_media_transports 0\n"), "{text}");
 }
