@@ -78,7 +78,7 @@ pub fn parse<'a>(mut compound: &'a [u8], mut handle: impl FnMut(Item<'a>)) {
                 handle(Item::SenderReport { ssrc: word(packet, 4), ntp, timestamp: word(packet, 16) });
                 blocks(&packet[28..], count, &mut handle);
             }
-            RECEIVER_REPORT => blocks(&packet[8..], count, &mut handle),
+            RECEIVER_REPORT if packet.len() >= 8 => blocks(&packet[8..], count, &mut handle),
             TRANSPORT_FEEDBACK if count == 1 && packet.len() >= 12 => {
                 handle(Item::Nack { ssrc: word(packet, 8), entries: &packet[12..] });
             }
@@ -317,6 +317,30 @@ mod tests {
         assert_eq!(out[20..22], [0b1101_0001, 0b1010_0000]);
         assert_eq!(out[22..24], [(1000 - 768) as u8, 4]);
         assert_eq!(out[24..28], [0xff, 0xff, 0x1f, 0x3d]);
+    }
+
+    /// Chromium's receiver reference time and a DLRR block (RFC 3611 §4.4, §4.5), and reports on its probe SSRC 1234.
+    #[test]
+    fn extended_reports_and_strange_sources_are_passed_over() {
+        let reference_time = [0x80, 207, 0, 4, 0, 0, 0, 1, 4, 0, 0, 2, 0xe9, 0x1a, 0x2b, 0x3c, 0x80, 0, 0, 0];
+        let delay = [0x80, 207, 0, 5, 0, 0, 0, 1, 5, 0, 0, 3, 0, 0, 0x1b, 0x58, 1, 2, 3, 4, 0, 0, 1, 0];
+        let mut out = Vec::new();
+        write_receiver_report(&mut out, 1, &[ReportBlock { ssrc: 1234, ..Default::default() }]);
+        out.extend_from_slice(&reference_time);
+        out.extend_from_slice(&delay);
+        write_pli(&mut out, 1, 42);
+        let read = items(&out);
+        assert!(matches!(read[0], Item::Report(block) if block.ssrc == 1234), "{read:?}");
+        assert_eq!(read[1..], [Item::KeyframeRequest { ssrc: 42 }]);
+    }
+
+    #[test]
+    fn a_packet_that_claims_to_be_only_a_header_is_survived() {
+        for kind in 192..=223 {
+            for count in 0..32 {
+                items(&[0x80 | count, kind, 0, 0, 0x80 | count, kind, 0, 1, 0, 0, 0, 1]);
+            }
+        }
     }
 
     #[test]
