@@ -55,8 +55,13 @@ impl Arrivals {
         let base = base.max(self.newest.saturating_sub(REPORTED_MAX - 1));
         let arrivals: Vec<Option<u64>> =
             (base..=self.newest).map(|number| self.ticks.get(&number).copied()).collect();
-        feedback::write_transport_cc(out, sender, self.ssrc, self.count, base as u16, &arrivals);
-        self.count = self.count.wrapping_add(1);
+        let mut reported = 0;
+        while reported < arrivals.len() {
+            let base = (base + reported as u64) as u16;
+            let rest = &arrivals[reported..];
+            reported += feedback::write_transport_cc(out, sender, self.ssrc, self.count, base, rest);
+            self.count = self.count.wrapping_add(1);
+        }
         self.ticks.clear();
         self.next = Some(self.newest + 1);
     }
@@ -64,6 +69,8 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -81,5 +88,20 @@ mod tests {
         arrivals.record(now, 0, 7);
         arrivals.write(&mut out, 1);
         assert_eq!(out.len(), length, "too late to be reported");
+    }
+
+    #[test]
+    fn a_long_silence_begins_another_packet_with_its_own_reference() {
+        let start = Instant::now();
+        let mut arrivals = Arrivals::new(start);
+        arrivals.record(start + Duration::from_millis(64), 10, 7);
+        arrivals.record(start + Duration::from_secs(64), 12, 7);
+        let mut out = Vec::new();
+        arrivals.write(&mut out, 1);
+        // Reference times are in units of 64 ms.
+        assert_eq!(out[12..20], [0, 10, 0, 2, 0, 0, 1, 0]);
+        let second = &out[4 * (usize::from(out[3]) + 1)..];
+        assert_eq!(second[12..20], [0, 12, 0, 1, 0, 3, 0xe8, 1]);
+        assert_eq!(second.len(), 4 * (usize::from(second[3]) + 1), "nothing follows");
     }
 }

@@ -223,6 +223,9 @@ pub fn write_remb(out: &mut Vec<u8>, sender: u32, bitrate: u64, ssrcs: &[u32]) {
 
 /// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions §3.1): `arrivals` has one entry per sequence
 /// number from `base` on, the arrival in units of 250 µs since the start of time, at most 65535 of them.
+///
+/// Returns how many entries are reported on: a delta has 16 bits, so the first arrival that is 8.192 s away from the one
+/// before it begins a packet of its own, which the caller writes.
 pub fn write_transport_cc(
     out: &mut Vec<u8>,
     sender: u32,
@@ -230,22 +233,16 @@ pub fn write_transport_cc(
     count: u8,
     base: u16,
     arrivals: &[Option<u64>],
-) {
-    let Some(reference) = arrivals.iter().flatten().next().map(|first| first / 256) else { return };
+) -> usize {
+    let Some(reference) = arrivals.iter().flatten().next().map(|first| first / 256) else {
+        return arrivals.len();
+    };
+    let (deltas, reported) = arrival_deltas(reference * 256, arrivals);
     let start = begin(out, 15, TRANSPORT_FEEDBACK, sender);
     out.extend_from_slice(&ssrc.to_be_bytes());
     out.extend_from_slice(&base.to_be_bytes());
-    out.extend_from_slice(&(arrivals.len() as u16).to_be_bytes());
+    out.extend_from_slice(&(reported as u16).to_be_bytes());
     out.extend_from_slice(&(((reference as u32) & 0x00ff_ffff) << 8 | u32::from(count)).to_be_bytes());
-    let mut last = reference * 256;
-    let mut deltas = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals.iter().copied() {
-        deltas.push(arrival.map(|at| {
-            let delta = (at as i64 - last as i64).clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-            last = last.saturating_add_signed(delta.into());
-            delta
-        }));
-    }
     // Two-bit status vectors of seven: 0 lost, 1 small delta, 2 large or negative delta.
     for chunk in deltas.chunks(7) {
         let mut vector = 0xc000u16;
@@ -262,6 +259,28 @@ pub fn write_transport_cc(
         }
     }
     end(out, start);
+    reported
+}
+
+/// Differences between arrivals, up to the first that does not fit, and how many entries that is.
+fn arrival_deltas(reference: u64, arrivals: &[Option<u64>]) -> (Vec<Option<i16>>, usize) {
+    let mut last = reference;
+    let mut deltas = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let delta = match arrival {
+            Some(at) => match i16::try_from(*at as i64 - last as i64) {
+                Ok(delta) => {
+                    last = *at;
+                    Some(delta)
+                }
+                Err(_) => break,
+            },
+            None => None,
+        };
+        deltas.push(delta);
+    }
+    let reported = deltas.len();
+    (deltas, reported)
 }
 
 #[cfg(test)]
@@ -317,6 +336,20 @@ mod tests {
         assert_eq!(out[20..22], [0b1101_0001, 0b1010_0000]);
         assert_eq!(out[22..24], [(1000 - 768) as u8, 4]);
         assert_eq!(out[24..28], [0xff, 0xff, 0x1f, 0x3d]);
+    }
+
+    #[test]
+    fn an_arrival_too_far_away_is_left_to_the_next_packet() {
+        let report = |arrivals: &[Option<u64>]| {
+            let mut out = Vec::new();
+            let reported = write_transport_cc(&mut out, 1, 2, 0, 0, arrivals);
+            assert_eq!(usize::from(u16::from_be_bytes([out[14], out[15]])), reported);
+            reported
+        };
+        assert_eq!(report(&[Some(256), None, Some(256 + 32_767)]), 3);
+        assert_eq!(report(&[Some(256), None, Some(256 + 32_768)]), 2);
+        assert_eq!(report(&[Some(40_960), Some(40_960 - 32_768)]), 2);
+        assert_eq!(report(&[Some(40_960), Some(40_960 - 32_769), None]), 1);
     }
 
     /// Chromium's receiver reference time and a DLRR block (RFC 3611 §4.4, §4.5), and reports on its probe SSRC 1234.

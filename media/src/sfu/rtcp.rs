@@ -144,8 +144,8 @@ impl Sfu {
                 lost.clear();
             }
         }
-        if !compound.is_empty() {
-            transport.send_rtcp(&mut self.outbox, &compound);
+        for part in split_compound(&compound) {
+            transport.send_rtcp(&mut self.outbox, part);
         }
         self.scratch = compound;
     }
