@@ -12,7 +12,7 @@ use common::rtp_parameters::{
 };
 use media::connection::{Connection, ConnectionEvent, ConnectionOutput, local_fingerprint};
 use media::ice::{RemoteAddr, Via};
-use media::sfu::{Input, Output, Sfu, SfuConfig};
+use media::sfu::{Counters, Input, Output, Sfu, SfuConfig};
 use media::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
 use media::stun;
 use serde_json::json;
@@ -281,12 +281,41 @@ impl World {
     }
 
     pub fn send_rtcp(&mut self, client: usize, compound: &[u8]) {
+        let sealed = self.seal_rtcp(client, compound);
+        self.deliver(client, sealed);
+    }
+
+    /// Seals a compound packet as the client would, without sending it.
+    pub fn seal_rtcp(&mut self, client: usize, compound: &[u8]) -> Vec<u8> {
         let (_, outbound) = self.clients[client].srtp.as_mut().expect("connected");
         let mut slot = compound.to_vec();
         slot.resize(compound.len() + OVERHEAD_MAX, 0);
         let length = outbound.seal_rtcp(&mut slot, compound.len()).expect("sealed");
         slot.truncate(length);
-        self.deliver(client, slot);
+        slot
+    }
+
+    /// Lets a datagram arrive from anywhere.
+    pub fn throw(&mut self, addr: SocketAddr, mut data: Vec<u8>) {
+        let source = RemoteAddr { via: Via::Udp, addr };
+        self.sfu.handle_input(self.now, Input::Datagram { source, data: &mut data });
+        assert!(self.drain().is_none());
+    }
+
+    pub fn address(&self, client: usize) -> SocketAddr {
+        self.clients[client].address
+    }
+
+    pub fn ice(&self, client: usize) -> &IceParameters {
+        &self.clients[client].ice
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.sfu.counters()
+    }
+
+    pub fn transport_count(&self) -> usize {
+        self.sfu.transport_count()
     }
 
     /// RTP that has arrived since the last call, opened.

@@ -2,6 +2,7 @@
 
 #[allow(dead_code)] // the bench uses the rest
 mod client;
+mod hostile;
 #[cfg(feature = "net")]
 mod net;
 
