@@ -81,6 +81,8 @@ pub struct Transport {
     pub rtcp_ssrc: u32,
     /// Round trip of the last report.
     pub round_trip: Option<Duration>,
+    /// The client has reported on our packets since the hub was last told.
+    pub has_reported: bool,
     /// Bytes of datagrams in and out.
     pub bytes: (u64, u64),
     /// Packets in and out.
@@ -120,6 +122,7 @@ impl Transport {
             next_feedback: None,
             rtcp_ssrc,
             round_trip: None,
+            has_reported: false,
             bytes: (0, 0),
             packets: (0, 0),
         }

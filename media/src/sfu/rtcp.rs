@@ -65,6 +65,7 @@ impl Sfu {
             return;
         }
         self.consumers[key].fraction_lost = block.fraction_lost;
+        self.transports[slot].has_reported = true;
         // RFC 3550 §6.4.1, with the moment of sending in place of the NTP time, which is the publisher's clock.
         if let Some((ntp, sent)) = self.consumers[key].last_report
             && ntp == block.last_sr
@@ -226,10 +227,15 @@ impl Sfu {
         feedback::write_cname(out, consumer.ssrc, &consumer.cname);
     }
 
+    /// At most once per report interval, and only news: what a silent client said last is not its reception now.
     fn tell_reception(&mut self, slot: usize) {
-        let transport = &self.transports[slot];
+        let transport = &mut self.transports[slot];
         let Some(round_trip) = transport.round_trip else { return };
-        let worst = transport.consumers.iter().map(|key| self.consumers[*key].fraction_lost).max();
+        if !std::mem::take(&mut transport.has_reported) {
+            return;
+        }
+        let running = transport.consumers.iter().map(|key| &self.consumers[*key]).filter(|it| !it.paused);
+        let worst = running.map(|consumer| consumer.fraction_lost).max();
         let Some(worst) = worst else { return };
         let (room, peer) = (transport.room.clone(), transport.peer.clone());
         self.tell(&room, &peer, EventKind::Reception { loss: f32::from(worst) / 256.0, round_trip });

@@ -237,6 +237,46 @@ fn a_wrong_fingerprint_never_passes_media() {
 }
 
 #[test]
+fn reception_is_told_once_a_second_while_the_client_reports() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Audio, opus(), false);
+    let consumer = world.consume(bob, &producer);
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.id });
+    let mut report = Vec::new();
+    feedback::write_sender_report(&mut report, 5555, 9 << 32, 960, 1, 4);
+    world.send_rtcp(alice, &report);
+    world.send_rtp(alice, &client::packet(111, 1, 960, 5555, b"opus"));
+    world.pass(Duration::from_millis(1100));
+    let mut last = None;
+    for compound in world.received_rtcp(bob) {
+        feedback::parse(&compound, |item| {
+            if let feedback::Item::SenderReport { ssrc, ntp, .. } = item {
+                last = Some((ssrc, (ntp >> 16) as u32));
+            }
+        });
+    }
+    let (ssrc, last_sr) = last.expect("a sender report");
+    let block = feedback::ReportBlock { ssrc, fraction_lost: 64, last_sr, ..Default::default() };
+    let strange = feedback::ReportBlock { ssrc: 1234, fraction_lost: 255, ..block };
+    let mut report = Vec::new();
+    feedback::write_receiver_report(&mut report, 1, &[block, strange]);
+    for _ in 0..10 {
+        world.send_rtcp(bob, &report);
+    }
+    world.pass(Duration::from_secs(5));
+    let told: Vec<f32> = world
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            EventKind::Reception { loss, round_trip } if *round_trip < Duration::from_secs(2) => Some(*loss),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [0.25]);
+}
+
+#[test]
 fn data_goes_from_a_producer_to_its_consumer() {
     let mut world = World::new();
     let (alice, bob) = world.connected_pair();
