@@ -91,7 +91,7 @@ export class Room extends Emitter<RoomEvents> {
   #device?: types.Device;
   #send?: types.Transport;
   #recv?: types.Transport;
-  #chat?: types.DataProducer;
+  #chat?: Promise<types.DataProducer>;
 
   /** Joins; peers and streams that are there already come as events after this resolves. */
   static async join(signal: Signal, roomId: string, options: RoomOptions = {}): Promise<Room> {
@@ -197,14 +197,17 @@ export class Room extends Emitter<RoomEvents> {
 
   /** Sends to everybody else in the room, over the data channel. */
   async sendData(data: string | ArrayBuffer): Promise<void> {
-    const transport = this.#send;
-    if (!transport) throw new SignalError('Not in the room', 'not-in-room');
-    if (!this.#chat || this.#chat.closed) {
-      this.#chat = await transport.produceData({ ordered: true, label: CHAT_LABEL, protocol: '' });
-    }
-    const channel = this.#chat;
+    const channel = await this.#openChat();
     if (channel.readyState !== 'open') await new Promise<void>((done) => channel.on('open', () => done()));
     channel.send(data as string);
+  }
+
+  /** One channel for all we send. */
+  #openChat(): Promise<types.DataProducer> {
+    const transport = this.#send;
+    if (!transport) return Promise.reject(new SignalError('Not in the room', 'not-in-room'));
+    this.#chat ??= transport.produceData({ ordered: true, label: CHAT_LABEL, protocol: '' });
+    return this.#chat;
   }
 
   /** New ICE credentials on both transports, under running media. */
@@ -265,6 +268,9 @@ export class Room extends Emitter<RoomEvents> {
     for (const peer of reply.peers) this.#addPeer(peer);
     for (const producer of reply.producers) this.#onProducer(producer.producerId);
     for (const data of reply.dataProducers) void this.#subscribeData(data);
+    // Opened before it is needed: what is sent before the others have subscribed would reach nobody. A token that may not
+    // publish is told so when it tries to send.
+    this.#openChat().catch(() => (this.#chat = undefined));
   }
 
   async #transport(direction: 'send' | 'recv'): Promise<types.Transport> {

@@ -102,7 +102,10 @@ export interface ChatLine {
 export function Chat({ lines, onSend }: { lines: ChatLine[]; onSend: (text: string) => void }) {
   const [text, setText] = useState('');
   const end = useRef<HTMLLIElement>(null);
-  useEffect(() => end.current?.scrollIntoView({ block: 'end' }), [lines.length]);
+  useEffect(() => {
+    // In braces: newer browsers return a promise, which React would take for a clean-up.
+    end.current?.scrollIntoView({ block: 'end' });
+  }, [lines.length]);
   const submit = (event: FormEvent) => {
     event.preventDefault();
     if (!text.trim()) return;

@@ -1,0 +1,190 @@
+// The web app as people use it: what the binary serves at `/`, driven through its buttons. With SCREENSHOTS=folder every
+// screen is also photographed, on a desktop and on a phone.
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import path from 'node:path';
+import { launchChromium, startServer, until } from './harness.mjs';
+
+const DESKTOP = { width: 1280, height: 800 };
+const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+let server, chromium;
+const open = new Set();
+
+before(async () => {
+  [server, chromium] = await Promise.all([startServer(), launchChromium()]);
+});
+afterEach(async () => {
+  for (const page of open) {
+    if (page.problems.length) console.log(page.problems);
+    await shoot(page, 'last');
+    await page.browserContext().close();
+  }
+  open.clear();
+});
+after(async () => {
+  await chromium?.close();
+  await server?.stop();
+});
+
+const at = (name) => `[data-testid="${name}"]`;
+
+async function signedIn(name, viewport = DESKTOP, browser = chromium) {
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  open.add(page);
+  page.problems = [];
+  page.on('pageerror', (error) => page.problems.push(String(error)));
+  page.on('console', (message) => message.type() === 'error' && page.problems.push(message.text()));
+  await page.setViewport(viewport);
+  await page.goto(server.url);
+  await shoot(page, 'sign-in');
+  await page.locator(at('sign-in-name')).fill(name);
+  await page.locator(at('sign-in')).click();
+  await page.waitForSelector(at('callee'));
+  await shoot(page, 'home');
+  return page;
+}
+
+async function shoot(page, name) {
+  const folder = process.env.SCREENSHOTS;
+  if (!folder) return;
+  const { width } = page.viewport();
+  await page.screenshot({ path: path.join(folder, `${name}-${width < 600 ? 'phone' : 'desktop'}.png`) });
+}
+
+/** Clicks in the page itself: the driver's own click waits for animation frames, which a covered window may not get. */
+async function click(page, name) {
+  await page.waitForSelector(at(name), { visible: true });
+  await page.$eval(at(name), (element) => element.click());
+}
+const text = (page, name) => page.$eval(at(name), (element) => element.textContent);
+const state = (page) => page.$eval(at('status'), (element) => element.dataset.state);
+
+/** The video plays: it has a picture and its clock advances. */
+function plays(page, selector, what) {
+  let first;
+  return until(what, async () => {
+    const now = await page.$eval(selector, (video) => ({ width: video.videoWidth, time: video.currentTime })).catch(() => null);
+    if (!now?.width) return false;
+    first ??= now.time;
+    return now.time > first + 0.5;
+  });
+}
+
+async function ring(from, to, button) {
+  await from.locator(at('callee')).fill(to);
+  await click(from, button);
+}
+
+function nothingWrong(...pages) {
+  for (const page of pages) assert.deepEqual(page.problems, []);
+}
+
+test('a video call: ring, answer, see each other, chat, mute, camera off, share, reload, hang up', async () => {
+  const [ann, bob] = [await signedIn('ann'), await signedIn('bob', PHONE)];
+  await ring(ann, 'bob', 'call-video');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await shoot(bob, 'incoming');
+  await shoot(ann, 'ringing');
+  await click(bob, 'accept');
+  await plays(ann, at('remote-video'), 'ann sees bob');
+  await plays(bob, at('remote-video'), 'bob sees ann');
+  await shoot(ann, 'call');
+  await shoot(bob, 'call');
+
+  for (const [page, other, words] of [[ann, bob, 'hello bob'], [bob, ann, 'hello ann']]) {
+    if (!(await page.$(at('chat-input')))) await click(page, 'chat-toggle');
+    await page.locator(at('chat-input')).fill(words);
+    await click(page, 'chat-send');
+    if (!(await other.$(at('chat-input')))) await click(other, 'chat-toggle');
+    await until(`${words} arrives`, async () => (await text(other, 'chat-log')).includes(words));
+  }
+  await shoot(ann, 'call-chat');
+  await shoot(bob, 'call-chat');
+  await click(bob, 'chat-toggle');
+
+  await click(ann, 'mute');
+  await click(ann, 'camera');
+  assert.equal(await ann.$eval(at('mute'), (button) => button.getAttribute('aria-pressed')), 'true');
+  assert.equal(await ann.$eval(at('camera'), (button) => button.getAttribute('aria-pressed')), 'true');
+  await click(ann, 'camera');
+  await click(ann, 'share');
+  await until('bob sees the screen', () => bob.$eval(at('remote-video'), (video) => video.videoWidth / video.videoHeight < 1.5 && video.videoWidth >= 400));
+  await click(ann, 'share');
+
+  await ann.reload();
+  await ann.waitForSelector(at('remote-video'));
+  await plays(ann, at('remote-video'), 'ann is back after a reload');
+  await plays(bob, at('remote-video'), 'bob sees ann again');
+  await click(ann, 'hang-up');
+  await Promise.all([ann, bob].map((page) => page.waitForSelector(at('callee'))));
+  nothingWrong(ann, bob);
+});
+
+test('a voice call, one that is declined, and one to nobody', async () => {
+  const [ann, bob] = [await signedIn('ann'), await signedIn('bob')];
+  await ring(ann, 'bob', 'call-audio');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await click(bob, 'accept');
+  await until('both are connected', async () => (await state(ann)) === 'connected' && (await state(bob)) === 'connected');
+  await click(bob, 'hang-up');
+  await ann.waitForSelector(at('callee'));
+
+  await ring(ann, 'bob', 'call-video');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await click(bob, 'reject');
+  await ann.waitForSelector(at('callee'));
+  await until('ann is told', async () => /declined/.test(await text(ann, 'toasts')));
+
+  await ring(ann, 'nobody', 'call-video');
+  await until('ann is told', async () => /not online/i.test(await text(ann, 'toasts')));
+  await ann.waitForSelector(at('callee'));
+  nothingWrong(ann, bob);
+});
+
+test('three people in a room', async () => {
+  const people = [await signedIn('ann'), await signedIn('bob'), await signedIn('cem', PHONE)];
+  for (const page of people) {
+    await page.locator(at('room-name')).fill('standup');
+    await click(page, 'join-room');
+    await page.waitForSelector(at('leave'));
+  }
+  const names = ['ann', 'bob', 'cem'];
+  for (const [index, page] of people.entries()) {
+    for (const other of names.filter((_, n) => n !== index)) await plays(page, `${at(`tile-${other}`)} video`, `${names[index]} sees ${other}`);
+  }
+  await shoot(people[0], 'room');
+  await shoot(people[2], 'room');
+  await click(people[0], 'chat-toggle');
+  await people[0].locator(at('chat-input')).fill('good morning');
+  await click(people[0], 'chat-send');
+  await click(people[1], 'chat-toggle');
+  await until('bob reads it', async () => (await text(people[1], 'chat-log')).includes('good morning'));
+  await click(people[1], 'share');
+  await plays(people[0], `${at('tile-bob-screen')} video`, "ann sees bob's screen");
+  await shoot(people[0], 'room-screen');
+  await click(people[2], 'leave');
+  await people[2].waitForSelector(at('callee'));
+  await until('cem has gone', async () => !(await people[0].$(at('tile-cem'))));
+  nothingWrong(...people);
+});
+
+test('a device that is refused is explained in words, and the room is joined all the same', async () => {
+  const strict = await launchChromium(['--deny-permission-prompts']);
+  try {
+    const ann = await signedIn('ann', DESKTOP, strict);
+    await ann.browserContext().overridePermissions(server.url, []);
+    await ann.evaluate(() => {
+      // The fake UI of the test browser grants everything: refuse as a person would.
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('Permission denied', 'NotAllowedError'));
+    });
+    await ring(ann, 'bob', 'call-video');
+    await until('the reason is said', async () => /address bar/.test(await text(ann, 'toasts')));
+    await ann.locator(at('room-name')).fill('listeners');
+    await click(ann, 'join-room');
+    await until('ann is in the room', async () => (await state(ann)) === 'joined');
+  } finally {
+    for (const page of [...open]) if (page.browser() === strict) open.delete(page);
+    await strict.close();
+  }
+});
