@@ -108,9 +108,13 @@ test('a video call: ring, answer, see each other, chat, mute, camera off, share,
   assert.equal(await ann.$eval(at('mute'), (button) => button.getAttribute('aria-pressed')), 'true');
   assert.equal(await ann.$eval(at('camera'), (button) => button.getAttribute('aria-pressed')), 'true');
   await click(ann, 'camera');
+  // The fake screen looks like the fake camera: what tells them apart is that one's own screen is not mirrored.
+  const shares = () => ann.$eval(at('self-video'), (video) => !video.classList.contains('mirrored'));
   await click(ann, 'share');
-  await until('bob sees the screen', () => bob.$eval(at('remote-video'), (video) => video.videoWidth / video.videoHeight < 1.5 && video.videoWidth >= 400));
+  await until('ann shares', shares);
+  await plays(bob, at('remote-video'), 'bob sees the screen');
   await click(ann, 'share');
+  await until('ann shows the camera again', async () => !(await shares()));
 
   await ann.reload();
   await ann.waitForSelector(at('remote-video'));
