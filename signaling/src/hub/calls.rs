@@ -164,6 +164,8 @@ impl Hub {
             ClientMessage::CallEnd { call_id, for_all } => self.end_call(session, &user, &call_id, for_all),
             ClientMessage::CallInvite { call_id, recipient_ids } => {
                 self.member_of(session, &user, &call_id)?;
+                self.may_call(session)?;
+                check_recipients(&recipient_ids, &user)?;
                 self.ring(session, &call_id, recipient_ids)
             }
             ClientMessage::CallUpgrade { call_id } => {
@@ -189,9 +191,7 @@ impl Hub {
         recipients: Vec<UserId>,
         kind: CallType,
     ) -> Done {
-        if !self.sessions.get(session).is_some_and(|session| session.claims.call) {
-            return Err(Refusal::new("forbidden", "This token does not allow calls"));
-        }
+        self.may_call(session)?;
         if self.calls.contains_key(&id) {
             return Err(Refusal::new("call-exists", "A call with this id exists"));
         }
@@ -226,9 +226,15 @@ impl Hub {
     }
 
     /// Rings everybody who is not a member yet and is there.
+    fn may_call(&self, session: &SessionId) -> Done {
+        if self.sessions.get(session).is_some_and(|session| session.claims.call) {
+            return Ok(());
+        }
+        Err(Refusal::new("forbidden", "This token does not allow calls"))
+    }
+
     fn ring(&mut self, session: &SessionId, id: &CallId, recipients: Vec<UserId>) -> Done {
         let Some(call) = self.calls.get(id) else { return Err(not_found()) };
-        check_recipients(&recipients, &call.initiator)?;
         if call.members.len() + recipients.len() > MEMBERS_MAX
             || call.gone.len() + recipients.len() > PARTICIPANTS_MAX
         {

@@ -28,6 +28,8 @@ pub(super) struct Room {
     max_peers: usize,
     e2ee: bool,
     capabilities: Option<RtpCapabilities>,
+    /// Why media did not open it.
+    refused: Option<MediaError>,
     peers: BTreeMap<PeerId, Member>,
     producers: BTreeMap<ProducerId, Published>,
     data_producers: BTreeMap<DataProducerId, PublishedData>,
@@ -283,6 +285,7 @@ impl Hub {
             max_peers: asked.clamp(1, self.config.max_peers_per_room),
             e2ee: create.is_some_and(|create| create.e2ee),
             capabilities: None,
+            refused: None,
             peers: BTreeMap::new(),
             producers: BTreeMap::new(),
             data_producers: BTreeMap::new(),
@@ -363,6 +366,8 @@ impl Hub {
         let closed: Vec<ProducerId> =
             room.producers.iter().filter(|(_, of)| of.peer == *peer).map(|(id, _)| id.clone()).collect();
         room.producers.retain(|_, published| published.peer != *peer);
+        let data: Vec<DataProducerId> =
+            room.data_producers.iter().filter(|(_, of)| of.peer == *peer).map(|(id, _)| id.clone()).collect();
         room.data_producers.retain(|_, published| published.peer != *peer);
         let (worker, empty) = (room.worker, room.peers.is_empty());
         self.give_up_pending(id, Some(peer));
@@ -380,6 +385,10 @@ impl Hub {
                 None,
                 &json!({ "type": "producer-closed", "producerId": producer, "peerId": peer }),
             );
+        }
+        for producer in data {
+            let told = json!({ "type": "data-producer-closed", "dataProducerId": producer, "peerId": peer });
+            self.notify(id, None, &told);
         }
         self.notify(id, None, &json!({ "type": "peer-left", "peerId": peer, "reason": reason }));
     }
@@ -531,20 +540,21 @@ impl Hub {
     fn reply(&mut self, token: Token, result: Result<Done, MediaError>) {
         match self.pending.remove(&token) {
             None | Some(Pending::Nothing) => {}
-            Some(Pending::Open(id)) => {
-                if let (Ok(Done::Room { capabilities }), Some(room)) = (result, self.rooms.get_mut(&id)) {
-                    room.capabilities = Some(capabilities);
-                }
-            }
+            Some(Pending::Open(id)) => match (result, self.rooms.get_mut(&id)) {
+                (Ok(Done::Room { capabilities }), Some(room)) => room.capabilities = Some(capabilities),
+                (Err(error), Some(room)) => room.refused = Some(error),
+                _ => {}
+            },
             Some(Pending::Request { session, room, peer, request_id, then }) => {
                 let answer = match result {
                     Ok(done) => Ok(self.done(&session, &room, &peer, done, then)),
-                    Err(error) => {
-                        if matches!(then, Then::Joined) {
-                            self.remove_peer(&room, &peer, "failed");
-                        }
-                        Err(error.into())
+                    Err(error) if matches!(then, Then::Joined) => {
+                        // A room that was not opened has no peers: the reason is the opening's.
+                        let refused = self.rooms.get_mut(&room).and_then(|room| room.refused.take());
+                        self.remove_peer(&room, &peer, "failed");
+                        Err(refused.unwrap_or(error).into())
                     }
+                    Err(error) => Err(error.into()),
                 };
                 self.respond(&session, &request_id, answer);
             }

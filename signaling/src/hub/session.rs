@@ -14,6 +14,9 @@ use super::{ConnId, Hub, Output, Refusal, Timer};
 /// Messages kept for a session that may come back; the oldest goes when one more comes (protocol §1).
 const UNDELIVERED_MAX: usize = 256;
 
+/// Bytes of them, so that large messages do not add up; likewise the oldest go.
+const UNDELIVERED_BYTES_MAX: usize = 1 << 20;
+
 /// Messages per second and in a burst (protocol §1).
 const RATE: f64 = 200.0;
 const BURST: f64 = 300.0;
@@ -146,7 +149,8 @@ impl Hub {
             self.refuse(&session, Refusal::new("rate-limited", "Too many messages"), &Value::Null);
         } else if ignored > IGNORED_MAX {
             self.outputs.push_back(Output::Close { conn: id, code: 1008, reason: "Too many messages" });
-            self.closed(id, None);
+            // For good: a session that could resume would have a fresh burst each time.
+            self.closed(id, Some(1008));
         }
         None
     }
@@ -211,10 +215,11 @@ impl Hub {
         match session.conn {
             Some(conn) => self.outputs.push_back(Output::Send { conn, text }),
             None => {
-                if session.undelivered.len() == UNDELIVERED_MAX {
-                    session.undelivered.pop_front();
-                }
                 session.undelivered.push_back(text);
+                let mut bytes: usize = session.undelivered.iter().map(|text| text.len()).sum();
+                while session.undelivered.len() > UNDELIVERED_MAX || bytes > UNDELIVERED_BYTES_MAX {
+                    bytes -= session.undelivered.pop_front().map_or(bytes, |oldest| oldest.len());
+                }
             }
         }
     }

@@ -1,0 +1,157 @@
+//! Rooms: who is in, who publishes what, and what the hub asks of media (`docs/protocol.md` §3).
+
+use common::control::{Action, MediaError};
+use serde_json::json;
+use signaling::hub::Input;
+
+use crate::script::{World, join, produce};
+
+#[test]
+fn simultaneous_joins_meet_and_newcomers_learn_what_is_published() {
+    let mut world = World::new();
+    for (conn, user) in [(1, "alice"), (2, "bob"), (3, "carol")] {
+        world.user(conn, user);
+    }
+    world.media_answers = false;
+    world.say(1, join("r"));
+    world.say(2, join("r"));
+    world.media_answers = true;
+    world.sent.clear();
+    world.put(Input::Timeout);
+    for conn in [1, 2] {
+        assert_eq!(world.told(conn, "response").expect("answered")["ok"], true);
+    }
+    assert_eq!(world.hub.stats().rooms, 1);
+    world.say(1, produce());
+    let published = world.told(2, "new-producer").expect("told");
+    assert_eq!((&published["peerId"], &published["source"]), (&json!("alice"), &json!("microphone")));
+    world.say(3, join("r"));
+    let data = world.told(3, "response").expect("answered")["data"].clone();
+    assert_eq!(data["producers"][0]["producerId"], published["producerId"]);
+    assert_eq!(data["peers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(data["recording"], false);
+    assert_eq!(world.told(1, "peer-joined").expect("told")["peerId"], "carol");
+}
+
+#[test]
+fn who_leaves_takes_everything_along_and_an_empty_room_is_closed() {
+    let mut world = World::room();
+    world.say(1, produce());
+    world.say(1, json!({ "type": "leave-room", "requestId": 3 }));
+    assert!(world.told(2, "producer-closed").is_some());
+    assert_eq!(world.told(2, "peer-left").expect("told")["peerId"], "alice");
+    world.media_answers = false;
+    world.say(2, json!({ "type": "leave-room", "requestId": 3 }));
+    assert!(world.media.iter().any(|command| command.action == Action::CloseRoom));
+    assert_eq!(world.hub.stats().rooms, 0);
+}
+
+#[test]
+fn a_second_session_of_a_user_is_another_peer() {
+    let mut world = World::room();
+    world.user(3, "alice");
+    world.say(3, join("r"));
+    assert_eq!(world.told(2, "peer-joined").expect("told")["peerId"], "alice#2");
+}
+
+#[test]
+fn tokens_say_which_room_and_what_may_be_done_there() {
+    let mut world = World::new();
+    world.connect(1, "alice", json!({ "room": "r", "publish": false }), None);
+    assert_eq!(world.code(1, join("elsewhere")), "forbidden");
+    assert_eq!(world.code(1, join("r")), "ok");
+    assert_eq!(world.code(1, produce()), "forbidden");
+    world.connect(2, "bob", json!({ "subscribe": false }), None);
+    assert_eq!(world.code(2, join("r")), "ok");
+    let consume = json!({ "type": "consume", "requestId": 2, "transportId": "t", "producerId": "p", "rtpCapabilities": {} });
+    assert_eq!(world.code(2, consume), "forbidden");
+    for message in [
+        json!({ "type": "remove-peer", "requestId": 3, "peerId": "alice" }),
+        json!({ "type": "mute-peer", "requestId": 3, "peerId": "alice", "producerId": "p" }),
+        json!({ "type": "close-room", "requestId": 3 }),
+    ] {
+        assert_eq!(world.code(2, message), "forbidden", "bob is no admin");
+    }
+}
+
+#[test]
+fn admins_mute_remove_and_close() {
+    let mut world = World::room();
+    world.connect(3, "root", json!({ "admin": true }), None);
+    world.say(3, join("r"));
+    world.say(1, produce());
+    let producer = world.told(2, "new-producer").expect("told")["producerId"].clone();
+    world.say(3, json!({ "type": "mute-peer", "requestId": 3, "peerId": "alice", "producerId": producer }));
+    assert_eq!(world.told(1, "muted").expect("told")["by"], "root");
+    world.say(3, json!({ "type": "remove-peer", "requestId": 4, "peerId": "alice", "reason": "noise" }));
+    assert_eq!(world.told(1, "removed").expect("told")["reason"], "noise");
+    assert!(world.told(2, "peer-left").is_some());
+    world.say(3, json!({ "type": "close-room", "requestId": 5 }));
+    assert!(world.told(2, "room-closed").is_some());
+    assert_eq!(world.hub.stats().rooms, 0);
+}
+
+#[test]
+fn a_room_that_media_refuses_says_why() {
+    let mut world = World::new();
+    world.user(1, "alice");
+    world.refuse_rooms = Some(MediaError::InvalidParameters("unsupported codec H263".into()));
+    assert_eq!(world.code(1, join("r")), "invalid-parameters");
+    assert_eq!(world.hub.stats().rooms, 0);
+    world.refuse_rooms = None;
+    assert_eq!(world.code(1, join("r")), "ok", "the name is free again");
+}
+
+#[test]
+fn a_full_room_refuses_newcomers_and_takes_back_who_is_in_it() {
+    let mut world = World::new();
+    world.user(1, "alice");
+    world.user(2, "bob");
+    let small = json!({ "type": "join-room", "requestId": 1, "roomId": "r", "create": { "maxPeers": 1 } });
+    assert_eq!(world.code(1, small), "ok");
+    assert_eq!(world.code(2, join("r")), "room-full");
+    assert_eq!(world.code(1, join("r")), "ok");
+}
+
+#[test]
+fn a_producer_made_for_a_peer_that_left_is_not_announced() {
+    let mut world = World::room();
+    world.media_answers = false;
+    world.say(1, produce());
+    world.say(1, json!({ "type": "leave-room", "requestId": 3 }));
+    world.media_answers = true;
+    world.sent.clear();
+    world.put(Input::Timeout);
+    assert!(world.told(2, "new-producer").is_none());
+}
+
+#[test]
+fn a_full_worker_queue_is_answered() {
+    let mut world = World::room();
+    world.media_answers = false;
+    world.say(1, produce());
+    let token = world.media.remove(0).token;
+    world.sent.clear();
+    world.put(Input::WorkerQueueFull { worker: 0, token });
+    assert_eq!(world.told(1, "response").expect("answered")["code"], "overloaded");
+}
+
+#[test]
+fn joining_another_room_leaves_the_first() {
+    let mut world = World::room();
+    world.say(1, join("s"));
+    assert_eq!(world.told(2, "peer-left").expect("told")["peerId"], "alice");
+    assert_eq!(world.hub.stats().rooms, 2);
+}
+
+#[test]
+fn requests_outside_a_room_or_without_an_id_are_refused() {
+    let mut world = World::new();
+    world.user(1, "alice");
+    assert_eq!(world.code(1, produce()), "room-not-found");
+    assert_eq!(world.code(1, json!({ "type": "join-room", "roomId": "r" })), "invalid-message");
+    assert_eq!(
+        world.code(1, json!({ "type": "join-room", "requestId": 1, "roomId": "a b" })),
+        "invalid-message"
+    );
+}

@@ -1,0 +1,194 @@
+//! A hub with users, a clock that only scripts move, and media that agrees to everything unless told to wait.
+
+use std::time::{Duration, Instant};
+
+use common::call_record::CallRecord;
+use common::config::Secret;
+use common::control::{Action, Command, Done, FromMedia, MediaError, Reply};
+use common::ids::{ProducerId, SessionId};
+use common::token::Claims;
+use serde_json::{Value, json};
+use signaling::hub::{ConnId, Hub, HubConfig, IceServers, Input, Output};
+
+/// The world around one hub.
+pub struct World {
+    pub hub: Hub,
+    pub now: Instant,
+    /// Commands that media has not answered: only while `media_answers` is off.
+    pub media: Vec<Command>,
+    pub media_answers: bool,
+    /// What `OpenRoom` is answered when it is refused.
+    pub refuse_rooms: Option<MediaError>,
+    pub records: Vec<CallRecord>,
+    /// What each connection was sent since it was last asked.
+    pub sent: Vec<(u64, Value)>,
+    pub closed: Vec<(u64, u16)>,
+    pub alive: Vec<u64>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        #[allow(clippy::disallowed_methods)] // the one reading, as a shell would
+        let now = Instant::now();
+        let config = HubConfig {
+            resume_grace: Duration::from_secs(10),
+            ring_timeout: Duration::from_secs(45),
+            heartbeat: Duration::from_secs(15),
+            max_peers_per_room: 10,
+            joins_per_minute_per_user: 60,
+            workers: 1,
+            ice: IceServers { urls: vec![], secret: Secret(vec![1]), ttl: Duration::from_secs(60) },
+        };
+        Self {
+            hub: Hub::new(config, [7; 32], now, Duration::from_secs(1_000_000)),
+            now,
+            media: Vec::new(),
+            media_answers: true,
+            refuse_rooms: None,
+            records: Vec::new(),
+            sent: Vec::new(),
+            closed: Vec::new(),
+            alive: Vec::new(),
+        }
+    }
+
+    pub fn put(&mut self, input: Input) {
+        self.hub.handle_input(self.now, input);
+        self.drain();
+        while self.media_answers && !self.media.is_empty() {
+            let command = self.media.remove(0);
+            self.answer(&command);
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.hub.poll_output() {
+                Output::Timeout(_) => break,
+                Output::Send { conn, text } => {
+                    assert!(self.alive.contains(&conn.0), "{text} was sent to a connection that is gone");
+                    self.sent.push((conn.0, serde_json::from_str(&text).expect("the hub sends JSON")));
+                }
+                Output::Close { conn, code, .. } => {
+                    self.closed.push((conn.0, code));
+                    self.alive.retain(|alive| *alive != conn.0);
+                }
+                Output::Media { command, .. } => self.media.push(command),
+                Output::Log(record) => self.records.push(record),
+                Output::Ping { .. } | Output::Admin { .. } => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, command: &Command) {
+        let id = || ProducerId::new(&format!("p{}", command.token)).expect("an id");
+        let result = match (&command.action, &self.refuse_rooms) {
+            (Action::OpenRoom { .. }, Some(error)) => Err(error.clone()),
+            (Action::AddPeer, Some(_)) => Err(MediaError::RoomNotFound),
+            (Action::OpenRoom { .. }, None) => Ok(Done::Room { capabilities: Default::default() }),
+            (Action::Produce { .. }, _) => Ok(Done::Producer { id: id() }),
+            _ => Ok(Done::Ok),
+        };
+        let reply = FromMedia::Reply(Reply { token: command.token, result });
+        self.hub.handle_input(self.now, Input::Media { worker: 0, message: reply });
+        self.drain();
+    }
+
+    /// Connects a user with these claims beside `sub`; the answer is the session id.
+    pub fn connect(&mut self, conn: u64, user: &str, claims: Value, resume: Option<&str>) -> Value {
+        let mut all = json!({ "sub": user, "exp": 9_999_999_999u64 });
+        for (key, value) in claims.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        let claims: Claims = serde_json::from_value(all).expect("claims");
+        let resume = resume.map(|id| SessionId::new(id).expect("a session id"));
+        self.alive.push(conn);
+        self.sent.clear();
+        self.put(Input::Connect { conn: ConnId(conn), claims, resume });
+        self.told(conn, "connected").unwrap_or_default()
+    }
+
+    pub fn user(&mut self, conn: u64, user: &str) {
+        self.connect(conn, user, json!({}), None);
+    }
+
+    /// What this message made the hub send, to everybody.
+    pub fn say(&mut self, conn: u64, message: Value) {
+        self.sent.clear();
+        self.put(Input::Text { conn: ConnId(conn), text: message.to_string() });
+    }
+
+    /// The last message of this type to this connection since the last `say`, `lose` or `wait`.
+    pub fn told(&self, conn: u64, kind: &str) -> Option<Value> {
+        self.sent
+            .iter()
+            .rev()
+            .find(|(to, message)| *to == conn && message["type"] == kind)
+            .map(|(_, m)| m.clone())
+    }
+
+    /// The code of the error or refused response that this message is answered with; `ok` when there is none.
+    pub fn code(&mut self, conn: u64, message: Value) -> String {
+        self.say(conn, message);
+        let answer =
+            self.sent.iter().find(|(to, m)| *to == conn && (m["type"] == "error" || m["ok"] == false));
+        answer.map_or("ok".into(), |(_, message)| message["code"].as_str().unwrap_or("no code").into())
+    }
+
+    pub fn lose(&mut self, conn: u64, code: Option<u16>) {
+        self.alive.retain(|alive| *alive != conn);
+        self.sent.clear();
+        self.put(Input::Closed { conn: ConnId(conn), code });
+    }
+
+    /// Time passes; all connections but those in `silent` show signs of life.
+    pub fn wait(&mut self, seconds: u64, silent: &[u64]) {
+        self.sent.clear();
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            for conn in self.alive.clone() {
+                if !silent.contains(&conn) {
+                    self.put(Input::Alive { conn: ConnId(conn) });
+                }
+            }
+            self.put(Input::Timeout);
+        }
+    }
+
+    /// Alice (1) has rung Bob (2), who may have answered.
+    pub fn call(answered: bool) -> Self {
+        let mut world = Self::new();
+        for (conn, user) in [(1, "alice"), (2, "bob"), (3, "carol"), (9, "mallory")] {
+            world.user(conn, user);
+        }
+        world.say(1, initiate("c", &["bob"]));
+        if answered {
+            world.say(2, json!({ "type": "call-answer", "callId": "c" }));
+        }
+        world
+    }
+
+    /// Alice (1) and Bob (2) are in the room `r`.
+    pub fn room() -> Self {
+        let mut world = Self::new();
+        world.user(1, "alice");
+        world.user(2, "bob");
+        for conn in [1, 2] {
+            assert_eq!(world.code(conn, join("r")), "ok");
+        }
+        world
+    }
+}
+
+pub fn initiate(call: &str, recipients: &[&str]) -> Value {
+    json!({ "type": "call-initiate", "callId": call, "recipientIds": recipients, "callType": "video" })
+}
+
+pub fn join(room: &str) -> Value {
+    json!({ "type": "join-room", "requestId": 1, "roomId": room })
+}
+
+pub fn produce() -> Value {
+    json!({ "type": "produce", "requestId": 2, "transportId": "t", "kind": "audio", "source": "microphone",
+            "rtpParameters": { "codecs": [] } })
+}
