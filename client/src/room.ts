@@ -88,6 +88,8 @@ export class Room extends Emitter<RoomEvents> {
   readonly #published = new Map<string, Published>();
   readonly #patience = new Map<string, ReturnType<typeof setTimeout>>();
   #state: RoomState = 'joining';
+  /** What the room tells while we are not ready to act on it. */
+  #early: ServerMessage[] | undefined;
   #device?: types.Device;
   #send?: types.Transport;
   #recv?: types.Transport;
@@ -259,6 +261,7 @@ export class Room extends Emitter<RoomEvents> {
 
   async #join(): Promise<void> {
     const { name, Device: DeviceClass = Device } = this.#options;
+    this.#early = [];
     const reply = await this.#signal.request<JoinReply>('join-room', { roomId: this.roomId, ...(name ? { name } : {}) });
     const device = new DeviceClass();
     await device.load({ routerRtpCapabilities: reply.rtpCapabilities });
@@ -268,6 +271,9 @@ export class Room extends Emitter<RoomEvents> {
     for (const peer of reply.peers) this.#addPeer(peer);
     for (const producer of reply.producers) this.#onProducer(producer.producerId);
     for (const data of reply.dataProducers) void this.#subscribeData(data);
+    const early = this.#early;
+    this.#early = undefined;
+    for (const message of early) this.#onMessage(message);
     // Opened before it is needed: what is sent before the others have subscribed would reach nobody. A token that may not
     // publish is told so when it tries to send.
     this.#openChat().catch(() => (this.#chat = undefined));
@@ -344,6 +350,8 @@ export class Room extends Emitter<RoomEvents> {
 
   #onMessage(message: ServerMessage): void {
     if (this.#state === 'left') return;
+    // Between the reply to our join and our transports somebody may publish: it is in no list and must not be missed.
+    if (this.#early) return void this.#early.push(message);
     switch (message.type) {
       case 'peer-joined':
         return this.#addPeer(message as unknown as PeerInfo);
