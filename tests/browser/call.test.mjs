@@ -48,7 +48,10 @@ function prepare() {
       if (stat.type !== 'inbound-rtp') continue;
       out.packets += stat.packetsReceived;
       if (stat.kind === 'audio') out.audio = stat.totalAudioEnergy ?? 0;
-      else [out.frames, out.width, out.lastPicture] = [stat.framesDecoded ?? 0, stat.frameWidth ?? 0, stat.lastPacketReceivedTimestamp ?? 0];
+      else if ((stat.lastPacketReceivedTimestamp ?? 0) >= out.lastPicture) {
+        // A stream that has ended may still be listed: the newest counts.
+        [out.frames, out.width, out.lastPicture] = [stat.framesDecoded ?? 0, stat.frameWidth ?? 0, stat.lastPacketReceivedTimestamp ?? 0];
+      }
     }
     return out;
   };
