@@ -34,6 +34,12 @@ struct Step {
     picture_offset: u16,
 }
 
+impl Step {
+    fn sequence(&self, source: u64) -> Option<u64> {
+        source.checked_add_signed(self.sequence_offset)
+    }
+}
+
 /// The state of one consumer.
 #[derive(Debug)]
 pub struct Rewriter {
@@ -96,10 +102,16 @@ impl Rewriter {
         self.last_dropped_picture = None;
     }
 
-    /// The numbers of a packet of the current source; `None` when it is older than the source's first forwarded packet.
+    /// The numbers of a packet of the current source; `None` when it is older than the source's first forwarded packet, or
+    /// was left out: the packet behind it has its number, and a number is a nonce (RFC 7714 §8.1).
     pub fn map(&mut self, sequence: u64, timestamp: u32, frame: &Frame) -> Option<Numbers> {
-        let step = self.steps.iter().rev().find(|step| step.from <= sequence)?;
-        let out = sequence.checked_add_signed(step.sequence_offset)?;
+        let at = self.steps.iter().rposition(|step| step.from <= sequence)?;
+        let step = self.steps[at];
+        let out = step.sequence(sequence)?;
+        let taken_from = self.steps.get(at + 1).and_then(|next| next.sequence(next.from));
+        if taken_from.is_some_and(|taken| out >= taken) {
+            return None;
+        }
         let numbers = Numbers {
             sequence: out,
             timestamp: self.timestamp(timestamp),
@@ -125,7 +137,8 @@ impl Rewriter {
         let picture = frame.vp8.picture.map(|(_, id)| id);
         let new_picture = picture.is_some() && picture != self.last_dropped_picture;
         self.newest_in = sequence;
-        self.last_dropped_picture = picture;
+        // Padding between two packets of a picture is no picture.
+        self.last_dropped_picture = picture.or(self.last_dropped_picture);
         let step = Step {
             from: sequence + 1,
             sequence_offset: last.sequence_offset - 1,
@@ -140,6 +153,8 @@ impl Rewriter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::codec::Vp8Ids;
 
@@ -174,5 +189,116 @@ mod tests {
         assert_eq!(after.timestamp, before.timestamp.wrapping_add(3000));
         assert_eq!(after.picture_id, (before.picture_id + 1) & 0x7fff);
         assert_eq!(rewriter.map(59_999, 777, &frame(900)), None);
+    }
+
+    #[test]
+    fn what_was_left_out_has_no_number() {
+        let mut rewriter = Rewriter::new(0);
+        rewriter.switch(100, 0, &frame(5), 0);
+        rewriter.map(100, 0, &frame(5)).expect("mapped");
+        rewriter.skip(101, &Frame::default());
+        rewriter.skip(103, &Frame::default());
+        let behind = rewriter.map(104, 10, &frame(7)).expect("mapped");
+        for left_out in [101, 103] {
+            assert_eq!(rewriter.map(left_out, 10, &frame(6)), None);
+        }
+        let late = rewriter.map(102, 10, &frame(6)).expect("it was lost, not left out");
+        assert_eq!(late.sequence + 1, behind.sequence);
+    }
+
+    #[test]
+    fn padding_within_a_dropped_picture_is_no_picture() {
+        let mut rewriter = Rewriter::new(0);
+        rewriter.switch(100, 0, &frame(5), 0);
+        let before = rewriter.map(100, 0, &frame(5)).expect("mapped");
+        rewriter.skip(101, &frame(6));
+        rewriter.skip(102, &Frame::default());
+        rewriter.skip(103, &frame(6));
+        let after = rewriter.map(104, 10, &frame(7)).expect("mapped");
+        assert_eq!(after.picture_id, before.picture_id + 1);
+    }
+
+    /// What becomes of a packet of the source.
+    #[derive(Debug, Clone, Copy)]
+    enum Fate {
+        Forwarded,
+        LeftOut,
+        Lost,
+        /// Lost, then repeated when so many others have passed.
+        Late(usize),
+        /// Left out, then repeated by a publisher who means harm.
+        Returns(usize),
+        /// The first of another source, whose numbers are this far on.
+        Switch(u64),
+    }
+
+    fn fates() -> impl Strategy<Value = Vec<Fate>> {
+        let fate = prop_oneof![
+            8 => Just(Fate::Forwarded),
+            3 => Just(Fate::LeftOut),
+            2 => Just(Fate::Lost),
+            2 => (1usize..100).prop_map(Fate::Late),
+            1 => (1usize..100).prop_map(Fate::Returns),
+            1 => (0u64..200_000).prop_map(Fate::Switch),
+        ];
+        proptest::collection::vec(fate, 1..400)
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_never_repeat_and_gaps_are_the_sources(fates in fates(), random in any::<u64>()) {
+            let mut rewriter = Rewriter::new(random);
+            let mut sequence = 65_500;
+            rewriter.switch(sequence, 0, &frame(0), 0);
+            let mut newest = rewriter.map(sequence, 0, &frame(0)).expect("the first").sequence;
+            let mut given = std::collections::HashSet::from([newest]);
+            let (mut gap, mut pending) = (0, Vec::new());
+            for (at, fate) in fates.into_iter().enumerate() {
+                sequence += 1;
+                match fate {
+                    Fate::LeftOut => rewriter.skip(sequence, &frame(0)),
+                    Fate::Lost => gap += 1,
+                    Fate::Late(after) => {
+                        gap += 1;
+                        pending.push((at + after, sequence));
+                    }
+                    Fate::Returns(after) => {
+                        rewriter.skip(sequence, &frame(0));
+                        pending.push((at + after, sequence));
+                    }
+                    Fate::Forwarded | Fate::Switch(_) => {
+                        if let Fate::Switch(further) = fate {
+                            sequence += further;
+                            pending.clear();
+                            gap = 0;
+                            rewriter.switch(sequence, 0, &frame(0), 1);
+                        }
+                        let out = rewriter.map(sequence, 0, &frame(0)).expect("the newest").sequence;
+                        prop_assert_eq!(out, newest + 1 + gap);
+                        prop_assert!(given.insert(out));
+                        (newest, gap) = (out, 0);
+                    }
+                }
+                for (_, late) in pending.extract_if(.., |(due, _)| *due <= at) {
+                    if let Some(numbers) = rewriter.map(late, 0, &frame(0)) {
+                        prop_assert!(given.insert(numbers.sequence), "{} twice", numbers.sequence);
+                        if numbers.sequence > newest {
+                            gap -= numbers.sequence - newest;
+                            newest = numbers.sequence;
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn timestamps_go_on_over_a_switch(before in any::<u32>(), after in any::<u32>(), elapsed in 0u32..1 << 30) {
+            let mut rewriter = Rewriter::new(1);
+            rewriter.switch(1, before, &frame(0), 0);
+            let last = rewriter.map(1, before, &frame(0)).expect("mapped").timestamp;
+            rewriter.switch(9, after, &frame(0), elapsed);
+            let next = rewriter.map(9, after, &frame(0)).expect("mapped").timestamp;
+            prop_assert_eq!(next.wrapping_sub(last), elapsed.max(1));
+        }
     }
 }

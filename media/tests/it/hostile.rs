@@ -9,7 +9,7 @@ use media::rtp::is_rtcp;
 use media::stun;
 use proptest::prelude::*;
 
-use crate::client::{World, opus, packet, vp8};
+use crate::client::{World, opus, packet, vp8, vp8_packet};
 
 /// One datagram out of nothing or out of something valid.
 #[derive(Debug, Clone)]
@@ -179,4 +179,23 @@ fn a_replayed_packet_goes_nowhere() {
     }
     assert_eq!(scene.world.received(scene.bob).len(), 1);
     assert_eq!(scene.world.counters().bad_srtp, before.bad_srtp + 2);
+}
+
+#[test]
+fn what_was_left_out_as_padding_cannot_come_back_as_a_retransmission() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, vp8(), false);
+    let consumer = world.consume(bob, &producer).id;
+    world.done("bob", Action::ResumeConsumer { consumer });
+    world.send_rtp(alice, &vp8_packet(100, 7000, true));
+    let mut padding = packet(96, 101, 300_000, 7000, &[0, 0, 0, 4]);
+    padding[0] |= 0x20;
+    world.send_rtp(alice, &padding);
+    world.send_rtp(alice, &vp8_packet(102, 7000, false));
+    assert_eq!(world.received(bob).len(), 2);
+    // 102 closed the gap that 101 had left: its number is taken, and the same nonce twice would give the keys away.
+    let repeated = [&101u16.to_be_bytes()[..], &vp8_packet(101, 7000, false)[12..]].concat();
+    world.send_rtp(alice, &packet(97, 1, 303_000, 7001, &repeated));
+    assert!(world.received(bob).is_empty());
 }
