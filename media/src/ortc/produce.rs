@@ -1,7 +1,7 @@
 //! What a publisher sends, checked and mapped to the router (contract §4.2).
 
 use common::rtp_parameters::{
-    Direction, LIST_MAX, MediaKind, RtpCapabilities, RtpCodecCapability, RtpCodecParameters,
+    Direction, LIST_MAX, MediaKind, ParameterValue, RtpCapabilities, RtpCodecCapability, RtpCodecParameters,
     RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters,
 };
 
@@ -12,6 +12,8 @@ use super::{OrtcError, is_rtx, uri};
 pub const ENCODINGS_MAX: usize = 8;
 /// RFC 8285 one-byte extensions carry at most 16 bytes of MID or RID.
 pub const MID_BYTES_MAX: usize = 16;
+/// Name or text of a codec parameter: those of the recorded clients (`tests/vectors`) stay below 32.
+const PARAMETER_BYTES_MAX: usize = 256;
 
 /// What `consume` and `new-producer` call the type of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +78,20 @@ fn validate_codecs(kind: MediaKind, codecs: &[RtpCodecParameters]) -> Result<(),
         {
             return Err(OrtcError::Invalid("codecs: clockRate, rtcpFeedback or parameters are out of range"));
         }
+        if !codec.parameters.iter().all(|(name, value)| is_parameter(name, value)) {
+            return Err(OrtcError::Invalid("codecs: a parameter is too long or not on one line"));
+        }
     }
     if is_rtx(&codecs[0].mime_type) {
         return Err(OrtcError::Invalid("codecs: the first must be a media codec"));
     }
     Ok(())
+}
+
+/// Subscribers' clients write parameters into a line of their SDP: a line break would let a publisher write more of them.
+fn is_parameter(name: &str, value: &ParameterValue) -> bool {
+    let fits = |text: &str| text.len() <= PARAMETER_BYTES_MAX && !text.contains(char::is_control);
+    fits(name) && !matches!(value, ParameterValue::Text(text) if !fits(text))
 }
 
 fn validate_extensions(extensions: &[RtpHeaderExtensionParameters]) -> Result<(), OrtcError> {
@@ -201,7 +212,7 @@ fn mapped(ours: &RtpCodecCapability, theirs: &RtpCodecParameters, pt: u8) -> Rtp
     if ours.mime_type.eq_ignore_ascii_case("video/h264")
         && let Some(id) = answer_profile_level(&ours.parameters, &theirs.parameters)
     {
-        parameters.insert("profile-level-id".into(), common::rtp_parameters::ParameterValue::Text(id));
+        parameters.insert("profile-level-id".into(), ParameterValue::Text(id));
     }
     RtpCodecParameters {
         mime_type: ours.mime_type.clone(),

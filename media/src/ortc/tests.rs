@@ -204,6 +204,16 @@ fn what_no_client_sends_is_refused() {
     rtp.codecs[0].payload_type = 200;
     assert!(refused(&rtp), "no payload type");
     assert!(validate(MediaKind::Audio, &vp8(json!([]))).is_err(), "video is not audio");
+    for (key, value) in [
+        ("a", json!("1\r\na=candidate:1 1 udp 1 198.51.100.1 9 typ host")),
+        ("a\nb", json!(1)),
+        ("a", json!("x".repeat(257))),
+        (&"x".repeat(257), json!(1)),
+    ] {
+        let mut rtp = vp8(json!([]));
+        rtp.codecs[0].parameters = codec("video/VP8", json!({ key: value })).parameters;
+        assert!(refused(&rtp), "subscribers' clients write {key:?} into one line of their SDP");
+    }
 }
 
 #[test]
