@@ -36,8 +36,12 @@ impl Codec {
 pub struct Frame {
     /// A decoder can start with this packet.
     pub keyframe: bool,
+    /// The frame starts with this packet (VP8).
+    pub start: bool,
     /// Temporal layer.
     pub temporal: u8,
+    /// The frame needs no other of its temporal layer: from here on the layer can be decoded (VP8's Y bit).
+    pub sync: bool,
     /// VP8's ids, when the payload has them.
     pub vp8: Vp8Ids,
 }
@@ -91,13 +95,15 @@ fn vp8(payload: &[u8]) -> Option<Frame> {
         }
         if flags & 0x30 != 0 {
             if flags & 0x20 != 0 {
-                frame.temporal = *payload.get(at)? >> 6;
+                let layer = *payload.get(at)?;
+                (frame.temporal, frame.sync) = (layer >> 6, layer & 0x20 != 0);
             }
             at += 1;
         }
     }
     // S, first partition, and the inverse key frame bit of the payload header.
-    frame.keyframe = first & 0x10 != 0 && first & 0x07 == 0 && *payload.get(at)? & 1 == 0;
+    frame.start = first & 0x10 != 0 && first & 0x07 == 0;
+    frame.keyframe = frame.start && *payload.get(at)? & 1 == 0;
     Some(frame)
 }
 
@@ -134,6 +140,8 @@ fn h264_keyframe(payload: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -158,6 +166,19 @@ mod tests {
     fn vp8_ids_are_found() {
         let frame = inspect(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x02, 7, 0x40, 0x00]);
         assert_eq!(frame.vp8, Vp8Ids { picture: Some((2, 0x0102)), tl0: Some((4, 7)) });
-        assert_eq!((frame.temporal, frame.keyframe), (1, true));
+        assert_eq!((frame.temporal, frame.sync, frame.start, frame.keyframe), (1, false, true, true));
+        let sync = inspect(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x02, 7, 0xa0, 0x01]);
+        assert_eq!((sync.temporal, sync.sync, sync.start, sync.keyframe), (2, true, true, false));
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_read(payload in proptest::collection::vec(any::<u8>(), 0..40)) {
+            for codec in [Codec::Audio, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+                let ids = inspect(codec, &payload).vp8;
+                prop_assert!(ids.picture.is_none_or(|(at, id)| usize::from(at) + 2 <= payload.len() && id < 0x8000));
+                prop_assert!(ids.tl0.is_none_or(|(at, tl0)| payload[usize::from(at)] == tl0));
+            }
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::codec::Frame;
+
 /// Without a packet for so long an encoding counts as stopped (contract §6: 1.5 s).
 pub const ENCODING_SILENT: Duration = Duration::from_millis(1500);
 
@@ -27,6 +29,8 @@ pub struct Selector {
     preferred_spatial: usize,
     preferred_temporal: u8,
     current: Option<usize>,
+    /// Highest temporal layer that is let through; follows the preferred one when a decoder can follow.
+    temporal: u8,
     target: usize,
 }
 
@@ -37,6 +41,7 @@ impl Selector {
             preferred_spatial: encodings.saturating_sub(1),
             preferred_temporal: u8::MAX,
             current: None,
+            temporal: u8::MAX,
             target: encodings.saturating_sub(1),
         }
     }
@@ -78,15 +83,32 @@ impl Selector {
     }
 
     /// Decides about one packet.
-    pub fn decide(&mut self, encoding: usize, keyframe: bool, temporal: u8) -> Decision {
-        if encoding == self.target && self.current != Some(encoding) && keyframe {
+    pub fn decide(&mut self, encoding: usize, frame: &Frame) -> Decision {
+        if encoding == self.target && self.current != Some(encoding) && frame.keyframe {
             self.current = Some(encoding);
+            self.temporal = self.preferred_temporal;
             return Decision::Switch;
         }
         if self.current != Some(encoding) {
             return Decision::Ignore;
         }
-        if temporal > self.preferred_temporal { Decision::Skip } else { Decision::Forward }
+        if frame.start {
+            self.follow_preferred_temporal(frame);
+        }
+        if frame.temporal > self.temporal { Decision::Skip } else { Decision::Forward }
+    }
+
+    /// Down at the start of any frame, so that none is cut; up one layer at a time, at a frame that does not refer to what
+    /// was left out (RFC 7741 §4.2, Y).
+    fn follow_preferred_temporal(&mut self, frame: &Frame) {
+        if self.preferred_temporal < self.temporal {
+            self.temporal = self.preferred_temporal;
+        } else if frame.sync
+            && frame.temporal <= self.preferred_temporal
+            && frame.temporal.checked_sub(1) == Some(self.temporal)
+        {
+            self.temporal = frame.temporal;
+        }
     }
 }
 
@@ -94,20 +116,58 @@ impl Selector {
 mod tests {
     use super::*;
 
+    const KEYFRAME: Frame = vp8(true, true, 0, false);
+    const DELTA: Frame = vp8(false, true, 0, false);
+
+    const fn vp8(keyframe: bool, start: bool, temporal: u8, sync: bool) -> Frame {
+        Frame { keyframe, start, temporal, sync, vp8: crate::codec::Vp8Ids { picture: None, tl0: None } }
+    }
+
     #[test]
     fn it_enters_at_a_keyframe_and_falls_away_from_silence() {
         let now = Instant::now();
         let mut selector = Selector::new(3);
-        assert_eq!(selector.decide(2, false, 0), Decision::Ignore);
-        assert_eq!(selector.decide(2, true, 0), Decision::Switch);
-        assert_eq!(selector.decide(2, false, 0), Decision::Forward);
+        assert_eq!(selector.decide(2, &DELTA), Decision::Ignore);
+        assert_eq!(selector.decide(2, &KEYFRAME), Decision::Switch);
+        assert_eq!(selector.decide(2, &DELTA), Decision::Forward);
         let later = now + Duration::from_secs(2);
         assert!(selector.choose(later, [Some(later), Some(later), Some(now)].into_iter()));
         assert_eq!((selector.target(), selector.current()), (Some(1), Some(2)));
         selector.prefer(0, Some(0));
         selector.choose(later, [Some(later); 3].into_iter());
         assert_eq!(selector.target(), Some(0));
-        assert_eq!(selector.decide(0, true, 0), Decision::Switch);
-        assert_eq!(selector.decide(0, false, 1), Decision::Skip);
+        assert_eq!(selector.decide(0, &KEYFRAME), Decision::Switch);
+        assert_eq!(selector.decide(0, &vp8(false, true, 1, false)), Decision::Skip);
+    }
+
+    #[test]
+    fn an_encoding_that_never_comes_is_not_waited_for() {
+        let now = Instant::now();
+        let mut selector = Selector::new(3);
+        assert!(selector.choose(now, [Some(now), Some(now), None].into_iter()));
+        assert_eq!(selector.target(), Some(1));
+        selector.choose(now, [None, None, Some(now)].into_iter());
+        selector.prefer(0, None);
+        selector.choose(now, [None, None, Some(now)].into_iter());
+        assert_eq!(selector.target(), Some(2), "the lowest above what is wanted");
+    }
+
+    #[test]
+    fn temporal_layers_change_between_frames_and_rise_where_a_decoder_can_follow() {
+        let mut selector = Selector::new(1);
+        selector.prefer(0, Some(0));
+        assert_eq!(selector.decide(0, &KEYFRAME), Decision::Switch);
+        let mut check = |preferred, start, temporal, sync, expected| {
+            selector.prefer(0, Some(preferred));
+            assert_eq!(selector.decide(0, &vp8(false, start, temporal, sync)), expected);
+        };
+        check(2, true, 2, true, Decision::Skip); // layer 1, to which later frames of 2 refer, is not there
+        check(2, true, 1, false, Decision::Skip); // refers to what was left out
+        check(2, false, 1, true, Decision::Skip); // half a frame
+        check(2, true, 1, true, Decision::Forward);
+        check(2, true, 2, false, Decision::Skip);
+        check(2, true, 2, true, Decision::Forward);
+        check(0, false, 2, true, Decision::Forward); // the rest of a frame
+        check(0, true, 1, false, Decision::Skip);
     }
 }

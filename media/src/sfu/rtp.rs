@@ -250,7 +250,7 @@ fn forward(
     if transport.srtp.is_none() {
         return;
     }
-    match consumer.selector.decide(incoming.encoding, incoming.frame.keyframe, incoming.frame.temporal) {
+    match consumer.selector.decide(incoming.encoding, &incoming.frame) {
         Decision::Ignore => return,
         Decision::Skip => return consumer.rewriter.skip(incoming.sequence, &incoming.frame),
         Decision::Switch => {
