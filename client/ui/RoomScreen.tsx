@@ -89,7 +89,7 @@ export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenP
       let stream = media;
       if (!stream?.getTracks().length) stream = await openBest(toast);
       for (const track of stream.getTracks()) {
-        if (gone) return track.stop();
+        if (gone) return stream.getTracks().forEach((open) => open.stop());
         own.addTrack(track);
         await current.publish(track);
       }
