@@ -2,6 +2,8 @@
 //!
 //! Media answers every command once and in order per room; [`Pending`] remembers what the answer is for.
 
+mod actions;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -327,7 +329,7 @@ impl Hub {
         if !allowed {
             return Err(forbidden());
         }
-        let (action, then) = action_of(request, &peer)?;
+        let (action, then) = actions::action_of(request, &peer)?;
         let pending = Pending::Request {
             session: session.clone(),
             room: room.clone(),
@@ -699,99 +701,4 @@ fn free_peer_id(peers: &BTreeMap<PeerId, Member>, user: &UserId) -> Result<PeerI
         .filter_map(|id| PeerId::new(&id).ok())
         .find(|id| !peers.contains_key(id))
         .ok_or_else(|| Refusal::new("limit-reached", "Too many sessions in the room"))
-}
-
-fn bounded(app_data: Value, texts: [&str; 2]) -> Result<Value, Refusal> {
-    if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) || app_data.to_string().len() > APP_DATA_BYTES_MAX
-    {
-        return Err(MediaError::InvalidParameters("a text or appData is too long".into()).into());
-    }
-    Ok(if app_data.is_null() { json!({}) } else { app_data })
-}
-
-/// What media is asked, and what follows here.
-fn action_of(request: RoomRequest, peer: &PeerId) -> Result<(Action, Then), Refusal> {
-    let plain = |action| Ok((action, Then::Nothing));
-    match request {
-        RoomRequest::CreateTransport { direction, force_tcp } => {
-            plain(Action::CreateTransport { direction, force_tcp })
-        }
-        RoomRequest::ConnectTransport { transport_id, dtls_parameters } => {
-            plain(Action::ConnectTransport { transport: transport_id, dtls: dtls_parameters })
-        }
-        RoomRequest::RestartIce { transport_id } => plain(Action::RestartIce { transport: transport_id }),
-        RoomRequest::CloseTransport { transport_id } => {
-            plain(Action::CloseTransport { transport: transport_id })
-        }
-        RoomRequest::Produce { transport_id, kind, rtp_parameters, source, paused, app_data } => {
-            let app_data = bounded(app_data, [&source, ""])?;
-            let published = Published { peer: peer.clone(), kind, source, paused, app_data };
-            let action = Action::Produce { transport: transport_id, kind, rtp: rtp_parameters, paused };
-            Ok((action, Then::Published(published)))
-        }
-        RoomRequest::PauseProducer { producer_id } => {
-            Ok((Action::PauseProducer { producer: producer_id.clone() }, Then::Paused(producer_id, true)))
-        }
-        RoomRequest::ResumeProducer { producer_id } => {
-            Ok((Action::ResumeProducer { producer: producer_id.clone() }, Then::Paused(producer_id, false)))
-        }
-        RoomRequest::CloseProducer { producer_id } => {
-            Ok((Action::CloseProducer { producer: producer_id.clone() }, Then::Unpublished(producer_id)))
-        }
-        RoomRequest::Consume { transport_id, producer_id, rtp_capabilities } => plain(Action::Consume {
-            transport: transport_id,
-            producer: producer_id,
-            capabilities: rtp_capabilities,
-        }),
-        RoomRequest::PauseConsumer { consumer_id } => plain(Action::PauseConsumer { consumer: consumer_id }),
-        RoomRequest::ResumeConsumer { consumer_id } => {
-            plain(Action::ResumeConsumer { consumer: consumer_id })
-        }
-        RoomRequest::CloseConsumer { consumer_id } => plain(Action::CloseConsumer { consumer: consumer_id }),
-        RoomRequest::SetPreferredLayers { consumer_id, spatial_layer, temporal_layer } => {
-            plain(Action::SetPreferredLayers {
-                consumer: consumer_id,
-                spatial: spatial_layer,
-                temporal: temporal_layer,
-            })
-        }
-        RoomRequest::SetPriority { consumer_id, priority } => {
-            plain(Action::SetPriority { consumer: consumer_id, priority })
-        }
-        RoomRequest::RequestKeyFrame { consumer_id } => {
-            plain(Action::RequestKeyFrame { consumer: consumer_id })
-        }
-        RoomRequest::ProduceData { transport_id, sctp_stream_parameters, label, protocol, app_data } => {
-            let app_data = bounded(app_data, [&label, &protocol])?;
-            let (of_label, of_protocol) = (label.clone(), protocol.clone());
-            let published =
-                PublishedData { peer: peer.clone(), label: of_label, protocol: of_protocol, app_data };
-            let action = Action::ProduceData {
-                transport: transport_id,
-                sctp: sctp_stream_parameters,
-                label,
-                protocol,
-            };
-            Ok((action, Then::PublishedData(published)))
-        }
-        RoomRequest::ConsumeData { transport_id, data_producer_id } => {
-            plain(Action::ConsumeData { transport: transport_id, data_producer: data_producer_id })
-        }
-        RoomRequest::CloseDataProducer { data_producer_id } => Ok((
-            Action::CloseDataProducer { data_producer: data_producer_id.clone() },
-            Then::UnpublishedData(data_producer_id),
-        )),
-        RoomRequest::CloseDataConsumer { data_consumer_id } => {
-            plain(Action::CloseDataConsumer { data_consumer: data_consumer_id })
-        }
-        RoomRequest::GetStats { transport_id, producer_id, consumer_id } => {
-            plain(Action::Stats(match (transport_id, producer_id, consumer_id) {
-                (Some(id), ..) => StatsOf::Transport(id),
-                (_, Some(id), _) => StatsOf::Producer(id),
-                (.., Some(id)) => StatsOf::Consumer(id),
-                _ => StatsOf::Peer,
-            }))
-        }
-        _ => Err(Refusal::new("unknown-type", "Unknown message type")),
-    }
 }
