@@ -34,6 +34,8 @@ export interface CallTicket {
 const RESTART_PATIENCE_MS = 8_000;
 /** `disconnected` often heals by itself; after this it is treated as failed. */
 const DISCONNECTED_PATIENCE_MS = 3_000;
+/** A call rings no longer than this without a server behind it; by then the server has ended it for us (grace: 10 s). */
+const OFFLINE_RING_MS = 15_000;
 /** Messages that may wait for a ringing call to be answered. */
 const EARLY_MAX = 200;
 
@@ -46,7 +48,8 @@ export class IncomingCall extends Emitter<{ ended: [reason: string] }> {
   readonly callType: CallType;
   readonly #signal: Signal;
   readonly #early: ServerMessage[] = [];
-  readonly #off: () => void;
+  readonly #offs: (() => void)[];
+  #offline?: ReturnType<typeof setTimeout>;
   #open = true;
 
   constructor(signal: Signal, message: IncomingCallMessage) {
@@ -55,21 +58,26 @@ export class IncomingCall extends Emitter<{ ended: [reason: string] }> {
     this.callId = message.callId;
     this.from = message.initiatorId;
     this.callType = message.callType;
-    this.#off = signal.on('message', (m) => {
-      if (m.callId !== this.callId) return;
-      if (RELAYED.has(m.type) && this.#early.length < EARLY_MAX) this.#early.push(m);
-      if (m.type === 'call-ended') this.#finish(String(m.reason ?? 'ended'));
-    });
+    this.#offs = [
+      signal.on('message', (m) => {
+        if (m.callId !== this.callId) return;
+        if (RELAYED.has(m.type) && this.#early.length < EARLY_MAX) this.#early.push(m);
+        if (m.type === 'call-ended') this.#finish(String(m.reason ?? 'ended'));
+      }),
+      signal.on('state', (state) => {
+        clearTimeout(this.#offline);
+        if (state === 'reconnecting') this.#offline = setTimeout(() => this.#finish('disconnected'), OFFLINE_RING_MS);
+      }),
+      signal.on('connected', ({ resumed }) => {
+        if (!resumed) this.#finish('disconnected');
+      }),
+      signal.on('closed', () => this.#finish('disconnected')),
+    ];
   }
 
   /** Takes the call with the media of its type, or with `media` (an empty stream joins without devices). */
   async answer(media?: MediaStream): Promise<Call> {
     const call = new Call(this.#signal, { callId: this.callId, peerId: this.from, callType: this.callType, initiator: false });
-    const early = this.#early;
-    const stopCollecting = () => {
-      this.#open = false;
-      this.#off();
-    };
     try {
       await call.openMedia(media);
     } catch (error) {
@@ -80,9 +88,9 @@ export class IncomingCall extends Emitter<{ ended: [reason: string] }> {
       call.abandon();
       throw new Error('The call has ended');
     }
-    stopCollecting();
+    this.#close();
     this.#signal.send({ type: 'call-answer', callId: this.callId });
-    call.begin(early);
+    call.begin(this.#early);
     return call;
   }
 
@@ -94,9 +102,14 @@ export class IncomingCall extends Emitter<{ ended: [reason: string] }> {
 
   #finish(reason: string): void {
     if (!this.#open) return;
-    this.#open = false;
-    this.#off();
+    this.#close();
     this.emit('ended', reason);
+  }
+
+  #close(): void {
+    this.#open = false;
+    clearTimeout(this.#offline);
+    for (const off of this.#offs) off();
   }
 }
 
@@ -181,6 +194,7 @@ export class Call extends Emitter<CallEvents> {
       signal.on('connected', ({ resumed }) => {
         if (!resumed) this.#finish('disconnected', undefined);
       }),
+      signal.on('closed', () => this.#finish('disconnected', undefined)),
     );
   }
 
@@ -303,6 +317,10 @@ export class Call extends Emitter<CallEvents> {
   /** @internal Opens the devices of the call's type. */
   async openMedia(media?: MediaStream): Promise<void> {
     const stream = media ?? (await openDevices({ audio: MICROPHONE, video: this.callType === 'video' ? CAMERA : false }));
+    if (this.#state === 'ended') {
+      for (const track of stream.getTracks()) track.stop();
+      throw new Error('The call has ended');
+    }
     for (const track of stream.getTracks()) this.local.addTrack(track);
     this.#camera = stream.getVideoTracks()[0];
   }

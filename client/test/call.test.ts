@@ -149,6 +149,60 @@ describe('being called', () => {
     expect(socket.sent).toEqual([]);
     expect(microphone.readyState).toBe('ended');
   });
+
+  test('the caller hangs up while the devices open: no camera stays on', async () => {
+    const incoming = await ringing();
+    let open: (stream: MediaStream) => void = () => undefined;
+    installDevices({ getUserMedia: () => new Promise((resolve) => (open = resolve)) });
+    const taken = incoming.answer();
+    await say({ type: 'call-ended', callId: 'in', endedBy: PEER, reason: 'hangup' });
+    open(media(microphone, camera));
+    await expect(taken).rejects.toThrow('has ended');
+    expect([microphone, camera].map((track) => track.readyState)).toEqual(['ended', 'ended']);
+    expect(socket.sent).toEqual([]);
+  });
+});
+
+describe('ringing that loses the server', () => {
+  /** A call that rings and the reasons for which it stopped. */
+  async function ringingAndReasons(): Promise<string[]> {
+    const reasons: string[] = [];
+    (await ringing()).on('ended', (reason) => reasons.push(reason));
+    vi.spyOn(Math, 'random').mockReturnValue(1);
+    return reasons;
+  }
+
+  test('goes on when the session resumes', async () => {
+    const reasons = await ringingAndReasons();
+    socket.drop();
+    await vi.advanceTimersByTimeAsync(250);
+    FakeSocket.last.welcome({ resumed: true });
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(reasons).toEqual([]);
+  });
+
+  test('ends when the session was forgotten', async () => {
+    const reasons = await ringingAndReasons();
+    socket.drop();
+    await vi.advanceTimersByTimeAsync(250);
+    FakeSocket.last.welcome({ sessionId: 's2' });
+    expect(reasons).toEqual(['disconnected']);
+  });
+
+  test('ends when the server refuses us', async () => {
+    const reasons = await ringingAndReasons();
+    socket.drop(1008, 'Authentication failed');
+    expect(reasons).toEqual(['disconnected']);
+  });
+
+  test('ends when the server stays away', async () => {
+    const reasons = await ringingAndReasons();
+    socket.drop();
+    await vi.advanceTimersByTimeAsync(14_999);
+    expect(reasons).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(reasons).toEqual(['disconnected']);
+  });
 });
 
 describe('what is not for us', () => {
@@ -310,6 +364,13 @@ describe('the end', () => {
     await vi.advanceTimersByTimeAsync(250);
     FakeSocket.last.welcome({ sessionId: 's2' });
     expect(call.state).toBe('ended');
+  });
+
+  test('a server that refuses us ends the call and releases the devices', async () => {
+    const call = await caller();
+    socket.drop(1008, 'Authentication failed');
+    expect(call.state).toBe('ended');
+    expect([microphone, camera].map((track) => track.readyState)).toEqual(['ended', 'ended']);
   });
 
   test('moving to a room gives the live tracks away and keeps no camera running behind a screen', async () => {
