@@ -16,7 +16,7 @@ type CallEvents = {
   /** A chat or application message over the data channel. */
   data: [data: string | ArrayBuffer];
   dataOpen: [];
-  /** Move to this room: `detach()` gives the tracks to publish there. */
+  /** Move to this room: `detach()` gives what to publish there. */
   upgraded: [roomId: string];
   ended: [reason: string, by: string | undefined];
   error: [error: unknown];
@@ -28,6 +28,13 @@ export interface CallTicket {
   peerId: string;
   callType: CallType;
   initiator: boolean;
+}
+
+/** What a call was sending when it moved to a room, each under the source that `Room.publish` takes. */
+export interface CallMedia {
+  microphone?: MediaStreamTrack;
+  camera?: MediaStreamTrack;
+  screen?: MediaStreamTrack;
 }
 
 /** ICE restarts are given this long before the call moves to the server. */
@@ -300,18 +307,21 @@ export class Call extends Emitter<CallEvents> {
     this.#finish('hangup', this.#signal.userId);
   }
 
-  /** Closes the peer connection and gives its live tracks away, for publishing in the room that the call moved to. */
-  detach(): MediaStream {
-    const tracks = [...this.local.getTracks()];
-    for (const track of tracks) this.local.removeTrack(track);
-    // The call no longer owns them; a camera that a shared screen stood in for has no taker.
-    if (this.#screen) {
-      this.#screen.onended = null;
-      this.#camera?.stop();
-    }
+  /**
+   * Closes the peer connection and gives its live tracks away, for publishing in the room that the call moved to. What was
+   * muted or off stays so: its track is disabled, and `Room.publish` takes that over.
+   */
+  detach(): CallMedia {
+    const [microphone, camera, screen] = [this.local.getAudioTracks()[0], this.#camera, this.#screen];
+    // The call no longer owns them.
+    for (const track of this.local.getTracks()) this.local.removeTrack(track);
     this.#camera = this.#screen = undefined;
     this.#disconnect();
-    return new MediaStream(tracks);
+    if (screen) screen.onended = null;
+    // In a room camera and screen are two: a screen that was hidden with the camera must not come to light there.
+    if (this.#cameraOff) screen?.stop();
+    const shown = this.#cameraOff ? undefined : screen;
+    return { ...(microphone ? { microphone } : {}), ...(camera ? { camera } : {}), ...(shown ? { screen: shown } : {}) };
   }
 
   /** @internal Opens the devices of the call's type. */

@@ -1,6 +1,6 @@
 /** The SDK of Causeway: sign in with `Signal`, ring people with `Call`, meet in a `Room`, watch it with `QualityMonitor`. */
-export { Call, IncomingCall, type CallState, type CallTicket } from './call';
-export { CAMERA, DeviceError, MICROPHONE, explainDeviceError, openDevices, openScreen } from './devices';
+export { Call, IncomingCall, type CallMedia, type CallState, type CallTicket } from './call';
+export { CAMERA, DeviceError, MICROPHONE, explainDeviceError, openDevices, openNextCamera, openScreen } from './devices';
 export { Emitter } from './emitter';
 export { SignalError, type CallType, type Connected, type PeerInfo, type ProducerInfo, type Rating, type ServerMessage } from './messages';
 export { QualityMonitor, rate, sample, type QualityMetrics } from './quality';

@@ -118,6 +118,11 @@ export class Room extends Emitter<RoomEvents> {
         if (state === 'reconnecting' && this.#state === 'joined') this.#setState('reconnecting');
       }),
       signal.on('connected', ({ resumed }) => void this.#onReconnected(resumed)),
+      signal.on('closed', (reason) => {
+        if (this.#state === 'left') return;
+        this.emit('removed', reason);
+        this.#finish();
+      }),
     );
   }
 
@@ -146,7 +151,10 @@ export class Room extends Emitter<RoomEvents> {
     return this.#recv;
   }
 
-  /** Publishes a track under a source; one track per source, so publishing again replaces it. */
+  /**
+   * Publishes a track under a source; one track per source, so publishing again replaces it. A disabled track is published
+   * paused: `resume` enables it.
+   */
   async publish(track: MediaStreamTrack, options: PublishOptions = {}): Promise<types.Producer> {
     const source = options.source ?? (track.kind === 'audio' ? 'microphone' : 'camera');
     const present = this.#published.get(source);
@@ -288,7 +296,7 @@ export class Room extends Emitter<RoomEvents> {
     transport.on('connectionstatechange', (state) => this.#onTransportState(transport, state));
     if (direction === 'send') {
       transport.on('produce', ({ kind, rtpParameters, appData }, done, fail) =>
-        void ask<{ id: string }>('produce', { kind, rtpParameters, source: appData.source, appData }).then(done, fail));
+        void ask<{ id: string }>('produce', { kind, rtpParameters, source: appData.source, paused: appData.paused, appData: { source: appData.source } }).then(done, fail));
       transport.on('producedata', ({ sctpStreamParameters, label, protocol, appData }, done, fail) =>
         void ask<{ id: string }>('produce-data', { sctpStreamParameters, label, protocol, appData }).then(done, fail));
     }
@@ -304,7 +312,8 @@ export class Room extends Emitter<RoomEvents> {
     return transport.produce({
       track,
       stopTracks: false,
-      appData: { source: options.source },
+      // A disabled track makes a paused producer; the others are to know it from the first moment.
+      appData: { source: options.source, paused: !track.enabled },
       ...(track.kind === 'audio' ? { codecOptions: { opusDtx: true, opusFec: true } } : {}),
       ...(track.kind === 'video' && simulcast && vp8 ? { codec: vp8, encodings: SIMULCAST } : {}),
     });

@@ -373,18 +373,42 @@ describe('the end', () => {
     expect([microphone, camera].map((track) => track.readyState)).toEqual(['ended', 'ended']);
   });
 
-  test('moving to a room gives the live tracks away and keeps no camera running behind a screen', async () => {
+});
+
+describe('moving to a room', () => {
+  const states = (...tracks: FakeTrack[]) => tracks.map((track) => track.readyState);
+
+  /** A call that shares a screen and is told to move. */
+  async function sharing(prepare: (call: Call) => void = () => undefined): Promise<{ call: Call; screen: FakeTrack }> {
     const call = await caller();
     const screen = new FakeTrack('video');
     installDevices({ getDisplayMedia: async () => media(screen) });
     await call.shareScreen();
+    prepare(call);
     const room = call.once('upgraded');
     await say({ type: 'call-upgraded', callId: call.callId, roomId: 'r' });
     expect(await room).toEqual(['r']);
-    expect(call.detach().getTracks()).toEqual([microphone, screen]);
-    expect(FakePeer.last.closed).toBe(true);
+    return { call, screen };
+  }
+
+  test('gives each live track away under its source: a screen is not the camera', async () => {
+    const { call, screen } = await sharing();
+    expect(call.detach()).toEqual({ microphone, camera, screen });
+    expect([FakePeer.last.closed, screen.onended]).toEqual([true, null]);
     call.hangUp();
-    expect([microphone, screen, camera].map((track) => track.readyState)).toEqual(['live', 'live', 'ended']);
+    expect(states(microphone, camera, screen)).toEqual(['live', 'live', 'live']);
+  });
+
+  test('what was muted stays so, and a hidden screen is not brought to light', async () => {
+    const { call, screen } = await sharing((call) => (call.setMuted(true), call.setCameraOff(true)));
+    expect(call.detach()).toEqual({ microphone, camera });
+    expect([microphone.enabled, camera.enabled]).toEqual([false, false]);
+    expect(states(microphone, camera, screen)).toEqual(['live', 'live', 'ended']);
+  });
+
+  test('a call without a camera gives none', async () => {
+    const call = await Call.place(signal, PEER, 'audio', media(microphone));
+    expect(call.detach()).toEqual({ microphone });
   });
 });
 

@@ -1,6 +1,6 @@
 import { LogOut, Phone, PhoneOff, Users, Video as VideoIcon } from 'lucide-react';
 import { useCallback, useEffect, useRef, useState, type FormEvent } from 'react';
-import { Call, DeviceError, Signal, type CallType, type IncomingCall } from '../src/index';
+import { Call, DeviceError, Signal, type CallMedia, type CallType, type IncomingCall } from '../src/index';
 import { CallScreen } from './CallScreen';
 import { RoomScreen } from './RoomScreen';
 import { useRefresh, useRingtone, useToasts } from './hooks';
@@ -8,7 +8,7 @@ import icon from './icon.svg';
 import { Avatar } from './parts';
 import { devToken, forget, keep, load } from './session';
 
-type Screen = { at: 'home' } | { at: 'call'; call: Call } | { at: 'room'; roomId: string; media?: MediaStream; call?: Call };
+type Screen = { at: 'home' } | { at: 'call'; call: Call } | { at: 'room'; roomId: string; media?: CallMedia; call?: Call };
 
 const ENDINGS: Record<string, string> = {
   'no-answer': 'No answer.',
@@ -18,6 +18,9 @@ const ENDINGS: Record<string, string> = {
   unavailable: 'Not online right now.',
   disconnected: 'The connection was lost.',
   hangup: 'The call has ended.',
+  'answered-elsewhere': 'Answered on another device.',
+  'call-not-found': 'The call has ended.',
+  'not-in-call': 'The call has ended.',
 };
 
 function socketUrl(): string {
@@ -125,7 +128,9 @@ function SignedIn({ signal, toast }: { signal: Signal; toast: (text: string) => 
   const [incoming, setIncoming] = useState<IncomingCall>();
   const refresh = useRefresh();
   const busy = useRef(false);
-  busy.current = screen.at !== 'home' || incoming !== undefined;
+  /** Devices are being opened for a call, which may take as long as a person takes to decide. */
+  const opening = useRef(false);
+  busy.current = screen.at !== 'home' || incoming !== undefined || opening.current;
 
   const home = useCallback(() => {
     keep({ call: undefined, room: undefined });
@@ -145,8 +150,9 @@ function SignedIn({ signal, toast }: { signal: Signal; toast: (text: string) => 
       clearTimeout(timer);
       if (by !== signal.userId || reason !== 'hangup') toast(ENDINGS[reason] ?? `The call has ended: ${reason}`);
       setScreen((now) => {
-        if (now.at !== 'call' || now.call !== call) return now;
-        keep({ call: undefined });
+        // A call that moved to a room ends when nobody else is left there. A session that was lost joins the room again.
+        if (now.at === 'home' || now.call !== call || (now.at === 'room' && by === undefined)) return now;
+        keep({ call: undefined, room: undefined });
         return { at: 'home' };
       });
     });
@@ -175,24 +181,31 @@ function SignedIn({ signal, toast }: { signal: Signal; toast: (text: string) => 
 
   const place = async (to: string, callType: CallType) => {
     if (to === signal.userId) return toast('That is you: call somebody else.');
-    try {
-      enter(await Call.place(signal, to, callType));
-    } catch (error) {
-      toast((error as Error).message);
-    }
+    await begin(() => Call.place(signal, to, callType));
   };
   const answer = async () => {
     const call = incoming!;
     setIncoming(undefined);
-    try {
-      enter(await call.answer());
-    } catch (error) {
-      if (error instanceof DeviceError) {
+    await begin(() =>
+      call.answer().catch((error: unknown) => {
+        if (!(error instanceof DeviceError)) throw error;
         // Answer all the same: they can be heard and seen, and the reason is said.
         toast(`${error.message} You can watch and listen meanwhile.`);
-        return enter(await call.answer(new MediaStream()));
-      }
+        return call.answer(new MediaStream());
+      }),
+    );
+  };
+  /** One call at a time: a second click while devices open does nothing. */
+  const begin = async (start: () => Promise<Call>) => {
+    if (opening.current) return;
+    opening.current = busy.current = true;
+    try {
+      enter(await start());
+    } catch (error) {
       toast((error as Error).message);
+    } finally {
+      opening.current = false;
+      refresh();
     }
   };
 
@@ -224,6 +237,7 @@ function SignedIn({ signal, toast }: { signal: Signal; toast: (text: string) => 
           signal={signal}
           roomId={screen.roomId}
           {...(screen.media ? { media: screen.media } : {})}
+          {...(screen.call ? { onInvite: (name: string) => screen.call?.invite([name]) } : {})}
           toast={toast}
           onLeft={() => {
             screen.call?.hangUp();

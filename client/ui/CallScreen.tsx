@@ -1,7 +1,7 @@
 import { useEffect, useState } from 'react';
 import { QualityMonitor, type Call, type Rating, type Signal } from '../src/index';
 import { useClock, useRefresh } from './hooks';
-import { Avatar, Chat, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
+import { Avatar, Chat, Invite, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
 
 const STATUS: Record<string, string> = {
   ringing: 'Ringing…',
@@ -16,6 +16,7 @@ export function CallScreen({ signal, call, toast }: { signal: Signal; call: Call
   const [chatOpen, setChatOpen] = useState(false);
   const [lines, setLines] = useState<ChatLine[]>([]);
   const [unread, setUnread] = useState(0);
+  const [inviting, setInviting] = useState(false);
   const clock = useClock(call.state === 'connected');
 
   useEffect(() => {
@@ -94,9 +95,11 @@ export function CallScreen({ signal, call, toast }: { signal: Signal; call: Call
         onCamera={() => (call.setCameraOff(!call.cameraOff), refresh())}
         onSwitch={() => act(call.switchCamera())}
         onShare={() => act(call.sharing ? call.stopShare() : call.shareScreen())}
+        {...(call.state === 'connected' ? { onInvite: () => setInviting(true) } : {})}
         onChat={() => (setChatOpen(!chatOpen), setUnread(0))}
         onHangUp={() => call.hangUp()}
       />
+      {inviting && <Invite onInvite={(name) => call.invite([name])} onClose={() => setInviting(false)} />}
     </main>
   );
 }

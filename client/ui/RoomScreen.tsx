@@ -1,9 +1,8 @@
 import { MicOff, MonitorUp } from 'lucide-react';
 import { useEffect, useMemo, useRef, useState } from 'react';
-import { CAMERA, MICROPHONE, QualityMonitor, Room, explainDeviceError, openDevices, openScreen, type Rating, type Signal } from '../src/index';
-import { openNextCamera } from '../src/devices';
+import { CAMERA, MICROPHONE, QualityMonitor, Room, explainDeviceError, openDevices, openNextCamera, openScreen, type CallMedia, type Rating, type Signal } from '../src/index';
 import { useRefresh } from './hooks';
-import { Avatar, Chat, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
+import { Avatar, Chat, Invite, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
 
 interface Tile {
   key: string;
@@ -31,34 +30,51 @@ function useStreams(): (key: string, tracks: MediaStreamTrack[]) => MediaStream 
 export interface RoomScreenProps {
   signal: Signal;
   roomId: string;
-  /** Tracks of a call that moved here; devices are opened when there are none. */
-  media?: MediaStream;
+  /** What a call that moved here was sending; devices are opened when there was nothing. */
+  media?: CallMedia;
+  /** Rings somebody, who joins when they answer. */
+  onInvite?: (name: string) => void;
   toast: (text: string) => void;
   onLeft: () => void;
 }
 
-export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenProps) {
+export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: RoomScreenProps) {
   const refresh = useRefresh();
   const [room, setRoom] = useState<Room>();
   const [ratings, setRatings] = useState<Record<string, Rating>>({});
   const [chatOpen, setChatOpen] = useState(false);
   const [lines, setLines] = useState<ChatLine[]>([]);
   const [unread, setUnread] = useState(0);
-  const [muted, setMuted] = useState(false);
-  const [cameraOff, setCameraOff] = useState(false);
+  const [muted, setMuted] = useState(media?.microphone?.enabled === false);
+  const [cameraOff, setCameraOff] = useState(media?.camera?.enabled === false);
+  const [inviting, setInviting] = useState(false);
   const streamOf = useStreams();
-  const own = useMemo(() => new MediaStream(), []);
-  const screen = useRef<MediaStreamTrack | undefined>(undefined);
+  const own = useMemo(() => new MediaStream([media?.microphone, media?.camera].filter((track) => track !== undefined)), [media]);
+  const screen = useRef<MediaStreamTrack | undefined>(media?.screen);
+  const gone = useRef(false);
   const left = useRef(onLeft);
   left.current = onLeft;
 
+  const act = (action: Promise<unknown>) => void action.catch((error: unknown) => toast(error instanceof Error ? error.message : String(error))).finally(refresh);
+  const stopSharing = async (current: Room) => {
+    screen.current?.stop();
+    screen.current = undefined;
+    await current.unpublish('screen');
+  };
+  const startSharing = async (current: Room, track: MediaStreamTrack) => {
+    screen.current = track;
+    // The browser's own "stop sharing" button.
+    track.onended = () => act(stopSharing(current));
+    await current.publish(track, { source: 'screen' });
+  };
+
   useEffect(() => {
-    let gone = false;
+    gone.current = false;
     let joined: Room | undefined;
     let monitor: QualityMonitor | undefined;
     const start = async () => {
       joined = await Room.join(signal, roomId);
-      if (gone) return void joined.leave();
+      if (gone.current) return void joined.leave();
       const current = joined;
       for (const event of ['peerJoined', 'subscribed', 'unsubscribed', 'paused', 'state'] as const) current.on(event, refresh);
       current.on('peerLeft', (peerId, reason) => {
@@ -86,13 +102,13 @@ export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenP
       await publish(current);
     };
     const publish = async (current: Room) => {
-      let stream = media;
-      if (!stream?.getTracks().length) stream = await openBest(toast);
-      for (const track of stream.getTracks()) {
-        if (gone) return stream.getTracks().forEach((open) => open.stop());
-        own.addTrack(track);
-        await current.publish(track);
+      if (!own.getTracks().length) {
+        const opened = (await openBest(toast)).getTracks();
+        if (gone.current) return opened.forEach((track) => track.stop());
+        for (const track of opened) own.addTrack(track);
       }
+      for (const track of own.getTracks()) await current.publish(track);
+      if (screen.current) await startSharing(current, screen.current);
       refresh();
     };
     start().catch((error: Error) => {
@@ -100,7 +116,7 @@ export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenP
       if (!joined) left.current();
     });
     return () => {
-      gone = true;
+      gone.current = true;
       monitor?.stop();
       void joined?.leave();
       for (const track of own.getTracks()) track.stop();
@@ -134,28 +150,25 @@ export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenP
     }
   }
 
-  const act = (action: Promise<unknown>) => void action.catch((error: unknown) => toast(error instanceof Error ? error.message : String(error))).finally(refresh);
   const toggle = async (source: string, off: boolean) => {
     if (source === 'microphone') setMuted(off);
     else setCameraOff(off);
+    // At once, and also while it is not published yet: a disabled track is published paused.
+    for (const track of source === 'microphone' ? own.getAudioTracks() : own.getVideoTracks()) track.enabled = !off;
     await (off ? room?.pause(source) : room?.resume(source));
   };
   const share = async () => {
-    if (screen.current) {
-      screen.current.stop();
-      screen.current = undefined;
-      return room?.unpublish('screen');
-    }
+    if (!room) return;
+    if (screen.current) return stopSharing(room);
     const track = (await openScreen()).getVideoTracks()[0];
-    if (!track || !room) return;
-    screen.current = track;
-    track.onended = () => act(share());
-    await room.publish(track, { source: 'screen' });
+    if (track && gone.current) track.stop();
+    else if (track) await startSharing(room, track);
   };
   const switchCamera = async () => {
     const previous = own.getVideoTracks()[0];
     if (!previous || !room) return;
     const next = await openNextCamera(previous);
+    if (gone.current) return next.stop();
     next.enabled = previous.enabled;
     await room.publish(next);
     own.removeTrack(previous);
@@ -209,9 +222,11 @@ export function RoomScreen({ signal, roomId, media, toast, onLeft }: RoomScreenP
         onCamera={() => act(toggle('camera', !cameraOff))}
         onSwitch={() => act(switchCamera())}
         onShare={() => act(share())}
+        {...(onInvite ? { onInvite: () => setInviting(true) } : {})}
         onChat={() => (setChatOpen(!chatOpen), setUnread(0))}
         onHangUp={onLeft}
       />
+      {inviting && onInvite && <Invite onInvite={onInvite} onClose={() => setInviting(false)} />}
     </main>
   );
 }

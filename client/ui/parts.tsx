@@ -1,5 +1,5 @@
 // The small pieces that screens are made of.
-import { Camera, CameraOff, MessageSquare, Mic, MicOff, MonitorUp, PhoneOff, RefreshCw, Send, Wifi } from 'lucide-react';
+import { Camera, CameraOff, MessageSquare, Mic, MicOff, MonitorUp, PhoneOff, RefreshCw, Send, UserPlus, Wifi } from 'lucide-react';
 import { useEffect, useRef, useState, type FormEvent, type ReactNode } from 'react';
 import type { Rating } from '../src/index';
 import { RATING_WORDS } from './hooks';
@@ -55,6 +55,8 @@ export interface ToolbarProps {
   onSwitch: () => void;
   onShare: () => void;
   onChat: () => void;
+  /** Absent where nobody can be asked in. */
+  onInvite?: () => void;
   onHangUp: () => void;
 }
 
@@ -82,6 +84,11 @@ export function Toolbar(p: ToolbarProps) {
           <MonitorUp />
         </Tool>
       )}
+      {p.onInvite && (
+        <Tool label="Add somebody" testId="invite" onClick={p.onInvite}>
+          <UserPlus />
+        </Tool>
+      )}
       <Tool label="Chat" testId="chat-toggle" on={p.chatOpen} onClick={p.onChat}>
         <MessageSquare />
         {p.unread > 0 && <span className="badge">{p.unread}</span>}
@@ -90,6 +97,37 @@ export function Toolbar(p: ToolbarProps) {
         <PhoneOff />
       </Tool>
     </nav>
+  );
+}
+
+/** Asks for the name of somebody to ring. */
+export function Invite({ onInvite, onClose }: { onInvite: (name: string) => void; onClose: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [name, setName] = useState('');
+  useEffect(() => dialog.current?.showModal(), []);
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    onInvite(name.trim());
+    onClose();
+  };
+  return (
+    <dialog ref={dialog} aria-label="Add somebody" onClose={onClose}>
+      <form className="card plain" onSubmit={submit}>
+        <h2>Add somebody</h2>
+        <label>
+          Their name
+          <input value={name} onChange={(e) => setName(e.target.value)} required maxLength={128} autoFocus autoComplete="off" data-testid="invite-name" />
+        </label>
+        <div className="row">
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button className="primary" type="submit" disabled={!name.trim()} data-testid="invite-send">
+            Ring
+          </button>
+        </div>
+      </form>
+    </dialog>
   );
 }
 

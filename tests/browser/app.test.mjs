@@ -58,6 +58,7 @@ async function click(page, name) {
   await page.$eval(at(name), (element) => element.click());
 }
 const text = (page, name) => page.$eval(at(name), (element) => element.textContent);
+const pressed = (page, name) => page.$eval(at(name), (button) => button.getAttribute('aria-pressed'));
 const state = (page) => page.$eval(at('status'), (element) => element.dataset.state);
 
 /** The video plays: it has a picture and its clock advances. */
@@ -105,8 +106,8 @@ test('a video call: ring, answer, see each other, chat, mute, camera off, share,
 
   await click(ann, 'mute');
   await click(ann, 'camera');
-  assert.equal(await ann.$eval(at('mute'), (button) => button.getAttribute('aria-pressed')), 'true');
-  assert.equal(await ann.$eval(at('camera'), (button) => button.getAttribute('aria-pressed')), 'true');
+  assert.equal(await pressed(ann, 'mute'), 'true');
+  assert.equal(await pressed(ann, 'camera'), 'true');
   await click(ann, 'camera');
   // The fake screen looks like the fake camera: what tells them apart is that one's own screen is not mirrored.
   const shares = () => ann.$eval(at('self-video'), (video) => !video.classList.contains('mirrored'));
@@ -143,6 +144,53 @@ test('a voice call, one that is declined, and one to nobody', async () => {
   await ring(ann, 'nobody', 'call-video');
   await until('ann is told', async () => /not online/i.test(await text(ann, 'toasts')));
   await ann.waitForSelector(at('callee'));
+  nothingWrong(ann, bob);
+});
+
+test('a shared screen stays a screen when a third person joins, and the camera is still there', async () => {
+  const [ann, bob, cem] = [await signedIn('ann'), await signedIn('bob'), await signedIn('cem')];
+  await ring(ann, 'bob', 'call-video');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await click(bob, 'accept');
+  await plays(bob, at('remote-video'), 'bob sees ann');
+  await click(ann, 'share');
+  await click(ann, 'mute');
+  await click(ann, 'invite');
+  await ann.locator(at('invite-name')).fill('cem');
+  await shoot(ann, 'invite');
+  await click(ann, 'invite-send');
+  await cem.waitForSelector(`${at('incoming')}[open]`);
+  await click(cem, 'accept');
+  for (const page of [bob, cem]) {
+    await plays(page, `${at('tile-ann-screen')} video`, "ann's screen is seen");
+    await plays(page, `${at('tile-ann')} video`, 'ann is seen beside it');
+  }
+  await until('ann is known to be muted', () => bob.$(`${at('tile-ann')} [aria-label="Muted"]`));
+  assert.equal(await pressed(ann, 'share'), 'true');
+  assert.equal(await pressed(ann, 'mute'), 'true');
+  await click(ann, 'share');
+  await until('the screen has gone', async () => !(await bob.$(at('tile-ann-screen'))));
+  await plays(bob, `${at('tile-ann')} video`, 'the camera goes on');
+  await click(ann, 'mute');
+  await until('ann is heard again', async () => !(await bob.$(`${at('tile-ann')} [aria-label="Muted"]`)));
+  for (const page of [ann, cem]) await click(page, 'leave');
+  await bob.waitForSelector(at('callee'));
+  nothingWrong(ann, bob, cem);
+});
+
+test('the caller gives up while the devices are being refused: it is said, and nothing breaks', async () => {
+  const [ann, bob] = [await signedIn('ann'), await signedIn('bob')];
+  await bob.evaluate(() => {
+    navigator.mediaDevices.getUserMedia = () => new Promise((_, fail) => (window.refuse = () => fail(new DOMException('Permission denied', 'NotAllowedError'))));
+  });
+  await ring(ann, 'bob', 'call-video');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await click(bob, 'accept');
+  await click(ann, 'hang-up');
+  await until('bob is told', async () => /Missed a call/.test(await text(bob, 'toasts')));
+  await bob.evaluate(() => window.refuse());
+  await until('bob is told', async () => /has ended/.test(await text(bob, 'toasts')));
+  await bob.waitForSelector(at('callee'));
   nothingWrong(ann, bob);
 });
 
