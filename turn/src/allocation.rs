@@ -1,45 +1,23 @@
-//! One allocation: its permissions, its channels, and when each of them ends (RFC 8656 §3, §9, §12).
+//! One allocation: whose it is, how it was asked for, and when it ends (RFC 8656 §3.2, §7).
 //!
-//! Expiry is a time inside each entry, looked at when a packet asks for it, so nothing here needs a timer;
-//! what has expired is swept when the client adds something. `relay.rs` owns allocations and knows their clients.
+//! Its permissions and channels are in `routes`, where packets find them. `relay` owns allocations.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::auth::Proof;
-use crate::channel_data::ChannelNumber;
 use crate::relay::{ClientAddr, RelayedPort};
+use crate::routes::Share;
 use crate::stun::header::TransactionId;
 
-/// RFC 8656 §9.
-pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
-/// RFC 8656 §12.
-pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 /// RFC 8656 §7.2.
 pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
 /// RFC 8656 §7.2 recommends an hour.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-/// Peers of one client, far above what ICE needs; one more is refused with 508.
-pub const PERMISSIONS_MAX: usize = 256;
-/// As [`PERMISSIONS_MAX`].
-pub const CHANNELS_MAX: usize = 256;
 
 /// The lifetime that a client gets for the one it asked for (RFC 8656 §7.2: never below the default).
 pub fn granted_lifetime(requested_seconds: Option<u32>) -> Duration {
     let requested = requested_seconds.map_or(LIFETIME_DEFAULT, |s| Duration::from_secs(s.into()));
     requested.clamp(LIFETIME_DEFAULT, LIFETIME_MAX)
-}
-
-/// Why a permission or a channel is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The channel has another peer, or the peer another channel.
-    #[error("channel or peer is bound otherwise")]
-    Mismatch,
-    /// Too many already.
-    #[error("too many")]
-    Full,
 }
 
 /// Whether the relay socket is there.
@@ -55,7 +33,7 @@ pub enum State {
     /// Relays. Holds the answer to the Allocate request, for its retransmissions.
     Ready {
         /// The answer as sent.
-        answer: Vec<u8>,
+        answer: Box<[u8]>,
     },
 }
 
@@ -68,12 +46,6 @@ pub struct Pending {
     pub fingerprint: bool,
     /// Whether the client wants an even port.
     pub even_port: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Channel {
-    peer: SocketAddr,
-    expires: Instant,
 }
 
 /// A client's relayed address.
@@ -91,9 +63,8 @@ pub struct Allocation {
     pub state: State,
     /// When it ends.
     pub expires: Instant,
-    permissions: BTreeMap<IpAddr, Instant>,
-    channels: BTreeMap<ChannelNumber, Channel>,
-    channel_of_peer: BTreeMap<SocketAddr, ChannelNumber>,
+    /// Its permissions and channels.
+    pub share: Share,
 }
 
 impl Allocation {
@@ -106,67 +77,12 @@ impl Allocation {
         pending: Pending,
         expires: Instant,
     ) -> Self {
-        Self {
-            client,
-            port,
-            proof,
-            transaction_id,
-            state: State::Binding { failures: 0, pending },
-            expires,
-            permissions: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            channel_of_peer: BTreeMap::new(),
-        }
+        let state = State::Binding { failures: 0, pending };
+        Self { client, port, proof, transaction_id, state, expires, share: Share::default() }
     }
 
     /// Whether packets may flow.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
-    }
-
-    /// Installs or refreshes permissions, all or none (RFC 8656 §10.2).
-    pub fn permit(&mut self, peers: &[IpAddr], now: Instant) -> Result<(), Refusal> {
-        self.permissions.retain(|_, expires| *expires > now);
-        let new = peers.iter().filter(|peer| !self.permissions.contains_key(peer)).count();
-        if self.permissions.len() + new > PERMISSIONS_MAX {
-            return Err(Refusal::Full);
-        }
-        self.permissions.extend(peers.iter().map(|peer| (*peer, now + PERMISSION_LIFETIME)));
-        Ok(())
-    }
-
-    /// Binds or refreshes a channel, and its permission with it (RFC 8656 §12.2).
-    pub fn bind(&mut self, number: ChannelNumber, peer: SocketAddr, now: Instant) -> Result<(), Refusal> {
-        self.channels.retain(|_, channel| channel.expires > now);
-        self.channel_of_peer.retain(|_, number| self.channels.contains_key(number));
-        let peer_of_number = self.channels.get(&number).map(|channel| channel.peer);
-        if peer_of_number.is_some_and(|bound| bound != peer)
-            || self.channel_of_peer.get(&peer).is_some_and(|bound| *bound != number)
-        {
-            return Err(Refusal::Mismatch);
-        }
-        if peer_of_number.is_none() && self.channels.len() >= CHANNELS_MAX {
-            return Err(Refusal::Full);
-        }
-        self.permit(&[peer.ip()], now)?;
-        self.channels.insert(number, Channel { peer, expires: now + CHANNEL_LIFETIME });
-        self.channel_of_peer.insert(peer, number);
-        Ok(())
-    }
-
-    /// Whether the peer's address may send and be sent to.
-    pub fn permits(&self, peer: IpAddr, now: Instant) -> bool {
-        self.permissions.get(&peer).is_some_and(|expires| *expires > now)
-    }
-
-    /// The peer behind a channel.
-    pub fn peer_of(&self, number: ChannelNumber, now: Instant) -> Option<SocketAddr> {
-        self.channels.get(&number).filter(|channel| channel.expires > now).map(|channel| channel.peer)
-    }
-
-    /// The channel of a peer.
-    pub fn channel_of(&self, peer: SocketAddr, now: Instant) -> Option<ChannelNumber> {
-        let number = *self.channel_of_peer.get(&peer)?;
-        self.peer_of(number, now).map(|_| number)
     }
 }

@@ -1,6 +1,6 @@
 //! What the relay counts. One handle per metric, so that counting is one relaxed addition.
 
-use common::metrics::{Counter, Counters, Gauge, Registry};
+use common::metrics::{Counter, Gauge, Registry};
 
 /// Why a datagram or a message went no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,21 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// In the order of declaration.
+    const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::Fingerprint,
+        Self::Unexpected,
+        Self::StrangerLimit,
+        Self::NoAllocation,
+        Self::NoChannel,
+        Self::NoPermission,
+        Self::DeniedPeer,
+        Self::TooLong,
+        Self::QueueFull,
+        Self::Network,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -58,30 +73,49 @@ pub struct Metrics {
     pub bytes_to_peers: Counter,
     /// Payload bytes from peers to clients.
     pub bytes_to_clients: Counter,
-    drops: Counters,
+    /// By [`DropReason`].
+    drops: [Counter; DropReason::ALL.len()],
 }
 
 impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Self {
         let bytes = registry.counters("turn_relayed_bytes", "Payload bytes relayed", "to");
+        let drops = registry.counters("turn_drops", "Datagrams that the relay dropped", "reason");
         Self {
             allocations: registry.gauge("turn_allocations", "TURN allocations"),
             auth_failures: registry
                 .counter("turn_auth_failures", "TURN requests with wrong or stale credentials"),
             bytes_to_peers: bytes.with("peer"),
             bytes_to_clients: bytes.with("client"),
-            drops: registry.counters("turn_drops", "Datagrams that the relay dropped", "reason"),
+            drops: DropReason::ALL.map(|reason| drops.with(reason.as_str())),
         }
     }
 
     /// Counts a drop.
     pub fn drop(&self, reason: DropReason) {
-        self.drops.inc(reason.as_str());
+        self.drops[reason as usize].inc();
     }
 
     /// How often something was dropped for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.drops.with(reason.as_str()).get()
+        self.drops[reason as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry);
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(index, reason as usize);
+            (0..=index).for_each(|_| metrics.drop(reason));
+            let line = format!("turn_drops_total{{reason=\"{}\"}} {}", reason.as_str(), index + 1);
+            assert!(registry.encode().contains(&line), "{line}");
+        }
     }
 }

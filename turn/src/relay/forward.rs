@@ -1,24 +1,64 @@
 //! The packet path: client to peer, peer to client, and both ends in this process (RFC 8656 §11, §12.5–12.7).
 //!
 //! A peer that is our own media, or another client's relayed address, is reached without a socket; permissions are
-//! checked on both sides all the same.
+//! checked on both sides all the same. `routes` says who may; the last answer of each direction is kept, so that a train
+//! of packets asks once. Nothing here allocates.
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Instant;
 
 use rand_core::RngCore;
 
 use super::Relay;
 use super::io::{ClientAddr, Destination, Output, Prefix, RelayedPort, Transport};
-use crate::channel_data;
+use crate::channel_data::{self, ChannelNumber};
 use crate::metrics::DropReason;
 use crate::peer_policy::canonical;
+use crate::routes::AllocationId;
 use crate::stun::Message;
 use crate::stun::attributes::{ADDRESS_BYTES_MAX, Kind, write_xor_address};
 use crate::stun::header::{Class, Header, Method, TransactionId};
 
 /// Type and length of an attribute.
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
+
+/// The last route of each direction. Whatever changes an allocation, a permission or a channel forgets it.
+#[derive(Debug, Default)]
+pub(super) struct LastRoutes {
+    up: Option<(ClientAddr, ChannelNumber, Way)>,
+    down: Option<(RelayedPort, SocketAddr, ToClient)>,
+}
+
+/// How a client's packets go on.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    hop: Hop,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Hop {
+    Peer {
+        from: RelayedPort,
+        peer: SocketAddr,
+    },
+    Media {
+        from: SocketAddr,
+        to: SocketAddr,
+    },
+    /// Another client, by its relayed address.
+    Client(ToClient),
+}
+
+/// How a peer's packets reach a client.
+#[derive(Debug, Clone, Copy)]
+struct ToClient {
+    client: ClientAddr,
+    peer: SocketAddr,
+    channel: Option<ChannelNumber>,
+    until: Instant,
+}
 
 impl Relay {
     /// The first two bits tell STUN from ChannelData (RFC 8656 §12.5).
@@ -34,11 +74,25 @@ impl Relay {
         let Some((number, payload)) = channel_data::parse(data) else {
             return self.drop(DropReason::Malformed);
         };
-        let Some(id) = self.ready(&client) else { return self.drop(DropReason::NoAllocation) };
-        let Some(peer) = self.allocations[id].peer_of(number, self.now) else {
-            return self.drop(DropReason::NoChannel);
-        };
-        self.forward_to_peer(id, peer, payload);
+        match self.way_of_channel(client, number) {
+            Ok(way) => self.forward(way, payload),
+            Err(reason) => self.drop(reason),
+        }
+    }
+
+    fn way_of_channel(&mut self, client: ClientAddr, number: ChannelNumber) -> Result<Way, DropReason> {
+        if let Some((last_client, last_number, way)) = &self.last_routes.up
+            && *last_number == number
+            && *last_client == client
+            && way.until > self.now
+        {
+            return Ok(*way);
+        }
+        let id = self.ready(&client).ok_or(DropReason::NoAllocation)?;
+        let up = self.routes.up(id, number, self.now)?;
+        let way = self.way_to(id, up.peer, up.until)?;
+        self.last_routes.up = Some((client, number, way));
+        Ok(way)
     }
 
     /// Send (RFC 8656 §11.2). An unknown attribute that must be understood, such as DONT-FRAGMENT, discards it.
@@ -52,13 +106,30 @@ impl Relay {
         if message.attributes().any(|a| a.kind.is_comprehension_required() && !a.kind.is_known()) {
             return self.drop(DropReason::Unexpected);
         }
-        self.forward_to_peer(id, peer, payload);
+        let permitted_until = self.routes.permitted_until(self.allocation(id).port, peer.ip(), self.now);
+        let way =
+            permitted_until.ok_or(DropReason::NoPermission).and_then(|until| self.way_to(id, peer, until));
+        match way {
+            Ok(way) => self.forward(way, payload),
+            Err(reason) => self.drop(reason),
+        }
     }
 
     pub(super) fn on_peer(&mut self, port: RelayedPort, peer: SocketAddr, payload_bytes: usize) {
-        match self.by_port.get(&port) {
-            Some(&id) => self.forward_to_client(id, peer, 0..payload_bytes),
-            None => self.drop(DropReason::NoAllocation),
+        if let Some((last_port, last_peer, to)) = &self.last_routes.down
+            && *last_port == port
+            && *last_peer == peer
+            && to.until > self.now
+        {
+            let to = *to;
+            return self.send_to_client(to, 0..payload_bytes);
+        }
+        match self.way_to_client(port, peer) {
+            Ok(to) => {
+                self.last_routes.down = Some((port, peer, to));
+                self.send_to_client(to, 0..payload_bytes);
+            }
+            Err(reason) => self.drop(reason),
         }
     }
 
@@ -69,48 +140,53 @@ impl Relay {
         self.on_peer(RelayedPort(relayed.port()), media, payload_bytes);
     }
 
-    fn forward_to_peer(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
-        let allocation = &self.allocations[id];
-        if !allocation.permits(peer.ip(), self.now) {
-            return self.drop(DropReason::NoPermission);
-        }
-        let (port, from) = (allocation.port, self.relayed_address(allocation.port));
-        let bytes = payload.len() as u64;
+    /// The way to a peer that this allocation may send to until then.
+    fn way_to(&self, id: AllocationId, peer: SocketAddr, until: Instant) -> Result<Way, DropReason> {
+        let port = self.allocation(id).port;
+        let from = self.relayed_address(port);
         if self.own_media.contains(&peer) {
-            self.metrics.bytes_to_peers.inc_by(bytes);
-            let to = Destination::Media { from, to: peer };
-            return self.outputs.push_back(Output::Forward { to, payload });
+            return Ok(Way { hop: Hop::Media { from, to: peer }, until });
         }
-        if self.is_relay_ip(peer.ip())
-            && let Some(&other) = self.by_port.get(&RelayedPort(peer.port()))
-        {
-            self.metrics.bytes_to_peers.inc_by(bytes);
-            return self.forward_to_client(other, from, payload);
+        let other = RelayedPort(peer.port());
+        if self.is_relay_ip(peer.ip()) && self.by_port.contains_key(&other) {
+            let to = self.way_to_client(other, from)?;
+            return Ok(Way { hop: Hop::Client(to), until: until.min(to.until) });
         }
         if peer.port() == 0 || self.own_only.contains(&canonical(peer.ip())) {
-            return self.drop(DropReason::DeniedPeer);
+            return Err(DropReason::DeniedPeer);
         }
-        self.metrics.bytes_to_peers.inc_by(bytes);
-        self.outputs.push_back(Output::Forward { to: Destination::Peer { from: port, peer }, payload });
+        Ok(Way { hop: Hop::Peer { from: port, peer }, until })
     }
 
-    fn forward_to_client(&mut self, id: usize, peer: SocketAddr, payload: Range<usize>) {
-        let allocation = &self.allocations[id];
-        if !allocation.is_ready() || !allocation.permits(peer.ip(), self.now) {
-            return self.drop(DropReason::NoPermission);
-        }
-        let client = allocation.client;
+    fn way_to_client(&self, port: RelayedPort, peer: SocketAddr) -> Result<ToClient, DropReason> {
+        let id = *self.by_port.get(&port).ok_or(DropReason::NoAllocation)?;
+        let down = self.routes.down(port, peer, self.now).ok_or(DropReason::NoPermission)?;
+        let client = self.allocation(id).client;
+        Ok(ToClient { client, peer, channel: down.channel, until: down.until })
+    }
+
+    fn forward(&mut self, way: Way, payload: Range<usize>) {
+        self.metrics.bytes_to_peers.inc_by(payload.len() as u64);
+        let to = match way.hop {
+            Hop::Peer { from, peer } => Destination::Peer { from, peer },
+            Hop::Media { from, to } => Destination::Media { from, to },
+            Hop::Client(to) => return self.send_to_client(to, payload),
+        };
+        self.outputs.push_back(Output::Forward { to, payload });
+    }
+
+    fn send_to_client(&mut self, to: ToClient, payload: Range<usize>) {
         let padding = payload.len().next_multiple_of(4) - payload.len();
-        let (prefix, padding) = match allocation.channel_of(peer, self.now) {
+        let (prefix, padding) = match to.channel {
             Some(number) => {
                 let prefix = channel_data::header(number, payload.len()).map(Prefix::channel);
-                (prefix, if client.transport == Transport::Udp { 0 } else { padding })
+                (prefix, if to.client.transport == Transport::Udp { 0 } else { padding })
             }
-            None => (self.data_indication(peer, payload.len()), padding),
+            None => (self.data_indication(to.peer, payload.len()), padding),
         };
         let Some(prefix) = prefix else { return self.drop(DropReason::TooLong) };
         self.metrics.bytes_to_clients.inc_by(payload.len() as u64);
-        let to = Destination::Client { client, prefix, padding };
+        let to = Destination::Client { client: to.client, prefix, padding };
         self.outputs.push_back(Output::Forward { to, payload });
     }
 

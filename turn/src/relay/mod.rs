@@ -18,6 +18,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use slab::Slab;
 
+use forward::LastRoutes;
 pub use io::{
     ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, RelayedPort, Transport,
 };
@@ -26,6 +27,7 @@ use crate::allocation::{Allocation, State};
 use crate::auth::{Authenticator, StrangerLimit, quota_name};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
+use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
 
 /// Answers to strangers per second and network (/24, /64): a hundred people behind one address may join at once.
 pub const STRANGER_ANSWERS_PER_SECOND: u32 = 200;
@@ -106,10 +108,12 @@ pub struct Relay {
     started: Instant,
     started_unix: Duration,
     allocations: Slab<Allocation>,
-    by_client: HashMap<ClientAddr, usize>,
-    by_port: HashMap<RelayedPort, usize>,
-    per_user: HashMap<String, usize>,
-    expiries: BTreeSet<(Instant, usize)>,
+    by_client: HashMap<ClientAddr, AllocationId, Hashing>,
+    by_port: HashMap<RelayedPort, AllocationId, Hashing>,
+    routes: Routes,
+    last_routes: LastRoutes,
+    per_user: HashMap<String, usize, Hashing>,
+    expiries: BTreeSet<(Instant, AllocationId)>,
     /// Drained after each input; one input adds a handful at most, and a timeout two per expired allocation.
     outputs: VecDeque<Output>,
     now: Instant,
@@ -144,23 +148,27 @@ impl Relay {
             strangers: StrangerLimit::new(config.stranger_answers_per_second, rng.next_u64(), now),
             policy,
             metrics,
-            rng,
             started: now,
             started_unix: unix_time,
             allocations: Slab::new(),
-            by_client: HashMap::new(),
-            by_port: HashMap::new(),
-            per_user: HashMap::new(),
+            by_client: HashMap::with_hasher(hashing(rng.next_u64())),
+            by_port: HashMap::with_hasher(hashing(rng.next_u64())),
+            routes: Routes::new(ROUTES_MAX, rng.next_u64()),
+            last_routes: LastRoutes::default(),
+            per_user: HashMap::with_hasher(hashing(rng.next_u64())),
             expiries: BTreeSet::new(),
             outputs: VecDeque::new(),
             now,
+            rng,
         }
     }
 
     /// Changes state. Drain [`Relay::poll_output`] before the next one: forwards point into this input's data.
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
-        self.now = self.now.max(now);
-        self.expire();
+        if now > self.now {
+            self.now = now; // the same for a whole batch
+            self.expire();
+        }
         match input {
             Input::FromClient { client, data } => self.on_client(client, data),
             Input::FromPeer { port, peer, data } => self.on_peer(port, peer, data.len()),
@@ -208,9 +216,17 @@ impl Relay {
         SocketAddr::new(self.shown_ip, port.0)
     }
 
+    fn allocation(&self, id: AllocationId) -> &Allocation {
+        &self.allocations[id.0 as usize]
+    }
+
+    fn allocation_mut(&mut self, id: AllocationId) -> &mut Allocation {
+        &mut self.allocations[id.0 as usize]
+    }
+
     fn expire(&mut self) {
         while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= self.now) {
-            debug_assert_eq!(at, self.allocations[id].expires);
+            debug_assert_eq!(at, self.allocation(id).expires);
             self.remove(id);
         }
     }
@@ -218,15 +234,17 @@ impl Relay {
     fn insert(&mut self, allocation: Allocation) {
         let (client, port, expires) = (allocation.client, allocation.port, allocation.expires);
         *self.per_user.entry(quota_name(&allocation.proof.username).to_owned()).or_default() += 1;
-        let id = self.allocations.insert(allocation);
+        let id = AllocationId(self.allocations.insert(allocation) as u32); // one per port
         self.by_client.insert(client, id);
         self.by_port.insert(port, id);
         self.expiries.insert((expires, id));
+        self.last_routes = LastRoutes::default();
         self.metrics.allocations.inc();
     }
 
-    fn remove(&mut self, id: usize) {
-        let allocation = self.allocations.remove(id);
+    fn remove(&mut self, id: AllocationId) {
+        self.change_routes(id, |routes, owner, share| routes.remove(owner, share));
+        let allocation = self.allocations.remove(id.0 as usize);
         self.by_client.remove(&allocation.client);
         self.by_port.remove(&allocation.port);
         self.expiries.remove(&(allocation.expires, id));
@@ -241,17 +259,29 @@ impl Relay {
         self.outputs.push_back(Output::CloseRelay { port: allocation.port });
     }
 
-    fn set_expiry(&mut self, id: usize, expires: Instant) {
-        let allocation = &mut self.allocations[id];
+    /// Changes what an allocation holds of the route table; what was remembered of it no longer counts.
+    fn change_routes<T>(
+        &mut self,
+        id: AllocationId,
+        change: impl FnOnce(&mut Routes, Owner, &mut Share) -> T,
+    ) -> T {
+        self.last_routes = LastRoutes::default();
+        let allocation = &mut self.allocations[id.0 as usize];
+        let owner = Owner { id, port: allocation.port };
+        change(&mut self.routes, owner, &mut allocation.share)
+    }
+
+    fn set_expiry(&mut self, id: AllocationId, expires: Instant) {
+        let allocation = &mut self.allocations[id.0 as usize];
         self.expiries.remove(&(allocation.expires, id));
         allocation.expires = expires;
         self.expiries.insert((expires, id));
     }
 
     /// The client's allocation when packets may flow through it.
-    fn ready(&self, client: &ClientAddr) -> Option<usize> {
+    fn ready(&self, client: &ClientAddr) -> Option<AllocationId> {
         let id = *self.by_client.get(client)?;
-        self.allocations[id].is_ready().then_some(id)
+        self.allocation(id).is_ready().then_some(id)
     }
 
     /// A free port, from a random start (RFC 8656 §7.2: unpredictable).
@@ -275,8 +305,8 @@ impl Relay {
     }
 
     /// The answer to the Allocate request, if it was given already.
-    fn given_answer(&self, id: usize) -> Option<&Vec<u8>> {
-        match &self.allocations[id].state {
+    fn given_answer(&self, id: AllocationId) -> Option<&[u8]> {
+        match &self.allocation(id).state {
             State::Ready { answer } => Some(answer),
             State::Binding { .. } => None,
         }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::Relay;
 use super::io::{ClientAddr, Output, RelayedPort, Transport};
-use crate::allocation::{Allocation, Pending, Refusal, State, granted_lifetime};
+use crate::allocation::{Allocation, Pending, State, granted_lifetime};
 use crate::auth::{Proof, quota_name};
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
 use crate::peer_policy::Verdict;
+use crate::routes::{AllocationId, Refusal};
 use crate::stun::attributes::{ErrorCode, Kind};
 use crate::stun::header::{Class, Method, TransactionId};
 use crate::stun::{Message, Writer};
@@ -77,7 +78,7 @@ impl Relay {
     }
 
     fn on_turn_request(&mut self, client: ClientAddr, message: Message<'_>) {
-        let known = self.by_client.get(&client).map(|&id| &self.allocations[id].proof);
+        let known = self.by_client.get(&client).map(|&id| &self.allocation(id).proof);
         let proof = match self.auth.check(&message, client.remote, self.unix_seconds(), known) {
             Ok(proof) => proof,
             Err(code) => return self.challenge(client, &message, code),
@@ -157,11 +158,11 @@ impl Relay {
     }
 
     /// A retransmission gets the same answer; another Allocate on the same 5-tuple is a mismatch (RFC 8656 §7.2).
-    fn allocate_again(&mut self, id: usize, request: &Request<'_>) -> Result<(), ErrorCode> {
-        if self.allocations[id].transaction_id != request.message.transaction_id() {
+    fn allocate_again(&mut self, id: AllocationId, request: &Request<'_>) -> Result<(), ErrorCode> {
+        if self.allocation(id).transaction_id != request.message.transaction_id() {
             return Err(ErrorCode::ALLOCATION_MISMATCH);
         }
-        if let Some(answer) = self.given_answer(id).cloned() {
+        if let Some(answer) = self.given_answer(id).map(<[u8]>::to_vec) {
             self.reply(request.client, answer);
         }
         Ok(())
@@ -200,7 +201,7 @@ impl Relay {
         };
         let relayed = self.relayed_address(port);
         let now = self.now;
-        let allocation = &mut self.allocations[id];
+        let allocation = self.allocation_mut(id);
         let State::Binding { pending, .. } = &allocation.state else { return };
         let Pending { lifetime, fingerprint, .. } = *pending;
         let mut answer = Writer::new(Class::Success, Method::ALLOCATE, allocation.transaction_id);
@@ -210,7 +211,7 @@ impl Relay {
             .xor_address(Kind::XOR_MAPPED_ADDRESS, allocation.client.remote);
         let answer = sealed(answer, &allocation.proof, fingerprint);
         let client = allocation.client;
-        allocation.state = State::Ready { answer: answer.clone() };
+        allocation.state = State::Ready { answer: answer.as_slice().into() };
         self.set_expiry(id, now + lifetime);
         self.reply(client, answer);
         tracing::debug!(port = port.0, lifetime = lifetime.as_secs(), "allocated");
@@ -218,11 +219,11 @@ impl Relay {
 
     pub(super) fn on_relay_bind_failed(&mut self, port: RelayedPort) {
         let Some(&id) = self.by_port.get(&port) else { return };
-        let State::Binding { failures, pending } = self.allocations[id].state else { return };
+        let State::Binding { failures, pending } = self.allocation(id).state else { return };
         let next = if failures + 1 < BIND_ATTEMPTS { self.free_port(pending.even_port) } else { None };
         match next {
             Some(next) => {
-                let allocation = &mut self.allocations[id];
+                let allocation = self.allocation_mut(id);
                 allocation.state = State::Binding { failures: failures + 1, pending };
                 allocation.port = next;
                 self.by_port.remove(&port);
@@ -233,8 +234,8 @@ impl Relay {
         }
     }
 
-    fn give_up_binding(&mut self, id: usize, pending: Pending) {
-        let allocation = &self.allocations[id];
+    fn give_up_binding(&mut self, id: AllocationId, pending: Pending) {
+        let allocation = self.allocation(id);
         let transaction_id: TransactionId = allocation.transaction_id;
         let mut answer = Writer::new(Class::Error, Method::ALLOCATE, transaction_id);
         answer.error(ErrorCode::INSUFFICIENT_CAPACITY);
@@ -254,6 +255,8 @@ impl Relay {
         if lifetime.is_zero() {
             self.remove(id);
         } else {
+            let now = self.now;
+            self.change_routes(id, |routes, owner, share| routes.sweep(owner, share, now));
             self.set_expiry(id, self.now + lifetime);
         }
         let mut answer = request.success();
@@ -271,7 +274,9 @@ impl Relay {
         let peers = peers.filter(|peers| !peers.is_empty()).ok_or(ErrorCode::BAD_REQUEST)?;
         let ips: Vec<IpAddr> = peers.iter().map(SocketAddr::ip).collect();
         ips.iter().try_for_each(|ip| self.check_peer(*ip).map(drop))?;
-        self.allocations[id].permit(&ips, self.now).map_err(refusal_code)?;
+        let now = self.now;
+        self.change_routes(id, |routes, owner, share| routes.permit(owner, share, &ips, now))
+            .map_err(refusal_code)?;
         self.answer(request, request.success());
         Ok(())
     }
@@ -287,7 +292,9 @@ impl Relay {
         if self.check_peer(peer.ip())? == Verdict::OwnOnly && !self.is_own(peer) {
             return Err(ErrorCode::FORBIDDEN);
         }
-        self.allocations[id].bind(number, peer, self.now).map_err(refusal_code)?;
+        let now = self.now;
+        self.change_routes(id, |routes, owner, share| routes.bind(owner, share, number, peer, now))
+            .map_err(refusal_code)?;
         self.answer(request, request.success());
         Ok(())
     }

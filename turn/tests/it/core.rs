@@ -15,17 +15,17 @@ use turn::stun::{Message, Writer};
 
 use crate::client::{Client, REALM, UNIX, addr, address, attribute, channel_data, code, secret};
 
-const PEER: &str = "8.8.8.8:5000";
-const MEDIA: &str = "198.51.100.1:44444";
+pub const PEER: &str = "8.8.8.8:5000";
+pub const MEDIA: &str = "198.51.100.1:44444";
 
-struct World {
-    relay: Relay,
-    metrics: Metrics,
-    now: Instant,
+pub struct World {
+    pub relay: Relay,
+    pub metrics: Metrics,
+    pub now: Instant,
     bind_fails: usize,
 }
 
-fn config() -> RelayConfig {
+pub fn config() -> RelayConfig {
     RelayConfig {
         realm: REALM.into(),
         secret: secret(),
@@ -42,24 +42,24 @@ fn config() -> RelayConfig {
     }
 }
 
-fn udp(text: &str) -> ClientAddr {
+pub fn udp(text: &str) -> ClientAddr {
     ClientAddr { transport: Transport::Udp, remote: addr(text), local: addr("10.0.0.1:3478") }
 }
 
 impl World {
-    fn new(config: RelayConfig) -> Self {
+    pub fn new(config: RelayConfig) -> Self {
         let metrics = Metrics::register(&Registry::new());
         let now = Instant::now();
         let relay = Relay::new(config, metrics.clone(), [1; 32], now, Duration::from_secs(UNIX));
         Self { relay, metrics, now, bind_fails: 0 }
     }
 
-    fn pass(&mut self, seconds: u64) {
+    pub fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.input(Input::Timeout);
     }
 
-    fn input(&mut self, input: Input<'_>) -> Vec<Output> {
+    pub fn input(&mut self, input: Input<'_>) -> Vec<Output> {
         self.relay.handle_input(self.now, input);
         let mut outputs = Vec::new();
         loop {
@@ -75,12 +75,12 @@ impl World {
         }
     }
 
-    fn client(&mut self, client: ClientAddr, data: &[u8]) -> Vec<Output> {
+    pub fn client(&mut self, client: ClientAddr, data: &[u8]) -> Vec<Output> {
         self.input(Input::FromClient { client, data })
     }
 
     /// The one answer to a request.
-    fn ask(&mut self, client: ClientAddr, data: &[u8]) -> Vec<u8> {
+    pub fn ask(&mut self, client: ClientAddr, data: &[u8]) -> Vec<u8> {
         let outputs = self.client(client, data);
         let reply = outputs.iter().find_map(|o| match o {
             Output::Reply { data, client: to } if *to == client => Some(data.clone()),
@@ -89,11 +89,11 @@ impl World {
         reply.unwrap_or_else(|| panic!("no answer in {outputs:?}"))
     }
 
-    fn ask_code(&mut self, client: ClientAddr, data: &[u8]) -> u16 {
+    pub fn ask_code(&mut self, client: ClientAddr, data: &[u8]) -> u16 {
         code(&self.ask(client, data))
     }
 
-    fn learn_nonce(&mut self, at: ClientAddr, client: &mut Client) {
+    pub fn learn_nonce(&mut self, at: ClientAddr, client: &mut Client) {
         let mut bare = Writer::new(Class::Request, Method::ALLOCATE, TransactionId([9; 12]));
         bare.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
         let answer = self.ask(at, &bare.finish());
@@ -102,7 +102,7 @@ impl World {
         client.nonce = attribute(&answer, Kind::NONCE).expect("401 has a nonce");
     }
 
-    fn allocated(&mut self, at: ClientAddr, user: &str) -> (Client, SocketAddr) {
+    pub fn allocated(&mut self, at: ClientAddr, user: &str) -> (Client, SocketAddr) {
         let mut client = Client::new(user, UNIX + 86_400);
         self.learn_nonce(at, &mut client);
         let answer = self.ask(at, &client.allocate());
@@ -112,17 +112,17 @@ impl World {
         (client, address(&answer, Kind::XOR_RELAYED_ADDRESS))
     }
 
-    fn dropped(&self, reason: DropReason) -> u64 {
+    pub fn dropped(&self, reason: DropReason) -> u64 {
         self.metrics.drops(reason)
     }
 
-    fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Vec<Output> {
+    pub fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Vec<Output> {
         self.input(Input::FromPeer { port: RelayedPort(relayed.port()), peer: addr(peer), data })
     }
 }
 
-const A: &str = "203.0.113.5:1000";
-const B: &str = "203.0.113.6:1000";
+pub const A: &str = "203.0.113.5:1000";
+pub const B: &str = "203.0.113.6:1000";
 
 #[test]
 fn a_binding_request_is_answered_with_the_address_it_came_from() {

@@ -4,3 +4,4 @@ mod client;
 mod core;
 #[cfg(feature = "net")]
 mod loopback;
+mod packet_path;
