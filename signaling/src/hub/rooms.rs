@@ -17,6 +17,7 @@ use common::ids::{DataProducerId, PeerId, ProducerId, RoomId, SessionId, UserId}
 use common::rtp_parameters::{MediaKind, RtpCapabilities};
 use serde_json::{Value, json};
 
+use super::quality::PeerQuality;
 use super::{Hub, Refusal};
 use crate::message::RoomRequest;
 
@@ -44,6 +45,7 @@ pub(super) struct Room {
 struct Member {
     session: SessionId,
     name: String,
+    quality: PeerQuality,
 }
 
 #[derive(Debug, Clone)]
@@ -171,6 +173,11 @@ impl Hub {
         let peer = room.peers.iter().find(|(_, member)| member.session == *session);
         let peer = peer.map(|(peer, _)| peer.clone()).ok_or_else(room_not_found)?;
         Ok((id, peer))
+    }
+
+    /// What is known of a peer's connection.
+    pub(super) fn quality_of(&mut self, room: &RoomId, peer: &PeerId) -> Option<&mut PeerQuality> {
+        self.rooms.get_mut(room)?.peers.get_mut(peer).map(|member| &mut member.quality)
     }
 
     fn command(&mut self, room: &RoomId, peer: &PeerId, action: Action, pending: Pending) {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod property;
+mod quality;
 mod rooms;
 mod script;
 mod sessions;

@@ -43,7 +43,8 @@ impl Hub {
         let name: String = name.chars().take(TEXT_BYTES_MAX / 2).collect();
         let Some(room) = self.rooms.get_mut(&id) else { return Ok(()) };
         let peer = free_peer_id(&room.peers, &claims.sub)?;
-        room.peers.insert(peer.clone(), Member { session: session.clone(), name });
+        room.peers
+            .insert(peer.clone(), Member { session: session.clone(), name, quality: PeerQuality::default() });
         if let Some(session) = self.sessions.get_mut(session) {
             session.room = Some(id.clone());
         }

@@ -150,7 +150,9 @@ impl Hub {
         let told = match kind {
             EventKind::ProducerClosed(id) => return self.unpublished(&room, &peer, &id),
             EventKind::DataProducerClosed(id) => return self.unpublished_data(&room, &peer, &id),
-            EventKind::Reception { .. } => return,
+            EventKind::Reception { loss, round_trip } => {
+                return self.reception(&room, &peer, loss, round_trip);
+            }
             EventKind::ConsumerClosed(id) => json!({ "type": "consumer-closed", "consumerId": id }),
             EventKind::DataConsumerClosed(id) => {
                 json!({ "type": "data-consumer-closed", "dataConsumerId": id })
