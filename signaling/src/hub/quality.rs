@@ -112,28 +112,28 @@ pub(super) struct PeerQuality {
 #[derive(Debug)]
 struct Interval {
     since: Instant,
-    reports: f64,
+    reports: u32,
     loss: f64,
-    round_trip_secs: f64,
+    round_trip: Duration,
 }
 
 impl PeerQuality {
     /// Takes in one RTCP report; the rating when that ends an interval.
-    fn received(&mut self, now: Instant, loss: f64, round_trip_secs: f64) -> Option<Rating> {
+    fn received(&mut self, now: Instant, loss: f64, round_trip: Duration) -> Option<Rating> {
         if !self.is_seen(now) {
             self.interval = None;
         }
         self.heard_at = Some(now);
-        let nothing = Interval { since: now, reports: 0.0, loss: 0.0, round_trip_secs: 0.0 };
+        let nothing = Interval { since: now, reports: 0, loss: 0.0, round_trip: Duration::ZERO };
         let interval = self.interval.get_or_insert(nothing);
-        interval.reports += 1.0;
+        interval.reports += 1;
         interval.loss += loss;
-        interval.round_trip_secs += round_trip_secs;
+        interval.round_trip += round_trip;
         if now.duration_since(interval.since) < INTERVAL {
             return None;
         }
-        let Interval { reports, loss, round_trip_secs, .. } = self.interval.take()?;
-        Some(Rating::of(loss / reports, round_trip_secs / reports))
+        let Interval { reports, loss, round_trip, .. } = self.interval.take()?;
+        Some(Rating::of(loss / f64::from(reports), (round_trip / reports).as_secs_f64()))
     }
 
     /// Whether RTCP speaks for this peer.
@@ -192,7 +192,7 @@ impl Hub {
     pub(super) fn reception(&mut self, room: &RoomId, peer: &PeerId, loss: f32, round_trip: Duration) {
         let now = self.now;
         let known = self.quality_of(room, peer);
-        let rating = known.and_then(|known| known.received(now, f64::from(loss), round_trip.as_secs_f64()));
+        let rating = known.and_then(|known| known.received(now, f64::from(loss), round_trip));
         if let Some(rating) = rating {
             self.rated(room, peer, rating);
         }
