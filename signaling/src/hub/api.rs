@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::call_record::CallRecord;
 use common::config::Secret;
-use common::control::{Command, FromMedia, Token};
+use common::control::{Command, FromMedia};
 use common::ids::{PeerId, RoomId, SessionId, UserId};
 use common::token::Claims;
 use common::turn_credentials;
@@ -150,12 +150,12 @@ pub enum Input {
         /// What it says.
         message: FromMedia,
     },
-    /// A command found the worker's queue full.
+    /// A command found the worker's queue full. To be told before the next output is polled.
     WorkerQueueFull {
-        /// Its number.
+        /// The worker's number.
         worker: usize,
-        /// The command's.
-        token: Token,
+        /// The command, which may be offered again.
+        command: Command,
     },
     /// From an administrator.
     Admin {
@@ -223,4 +223,8 @@ pub struct Stats {
     pub calls: usize,
     /// Rooms that are open.
     pub rooms: usize,
+    /// Commands that media has not answered yet.
+    pub requests: usize,
+    /// Those of them that wait for a worker's full queue.
+    pub held_back: usize,
 }

@@ -4,6 +4,7 @@
 //! room; each is a part of this one type and tells the others nothing but through it.
 
 mod api;
+mod backlog;
 mod calls;
 mod quality;
 mod rooms;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 pub use api::{AdminError, AdminRequest, AdminResult, ConnId, HubConfig, IceServers, Input, Output, Stats};
 
+use self::backlog::Backlog;
 use self::calls::{Call, Held};
 use self::rooms::{Pending, Room};
 use self::session::{Conn, Session};
@@ -33,6 +35,7 @@ enum Timer {
     Grace(SessionId),
     Ring(CallId),
     Held(UserId, CallId),
+    Retry(usize),
 }
 
 /// The core.
@@ -51,6 +54,7 @@ pub struct Hub {
     held: BTreeMap<(UserId, CallId), Held>,
     rooms: BTreeMap<RoomId, Room>,
     pending: BTreeMap<Token, Pending>,
+    backlog: Backlog,
     joins: BTreeMap<UserId, VecDeque<Instant>>,
     next_token: Token,
     timers: BTreeSet<(Instant, Timer)>,
@@ -88,6 +92,7 @@ impl Hub {
             held: BTreeMap::new(),
             rooms: BTreeMap::new(),
             pending: BTreeMap::new(),
+            backlog: Backlog::default(),
             joins: BTreeMap::new(),
             next_token: 0,
             timers: BTreeSet::new(),
@@ -105,7 +110,7 @@ impl Hub {
             Input::Alive { conn } => self.alive(conn),
             Input::Closed { conn, code } => self.closed(conn, code),
             Input::Media { worker, message } => self.on_media(worker, message),
-            Input::WorkerQueueFull { token, .. } => self.overloaded(token),
+            Input::WorkerQueueFull { worker, command } => self.queue_full(worker, command),
             Input::Admin { id, request } => {
                 let result = self.admin(request);
                 self.outputs.push_back(Output::Admin { id, result });
@@ -118,13 +123,26 @@ impl Hub {
 
     /// The next thing to do, until it is [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
-        let wake_at = || self.timers.first().map(|(at, _)| *at);
-        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(wake_at()))
+        while let Some(output) = self.outputs.pop_front() {
+            match output {
+                Output::Media { worker, command } if self.backlog.holds_back(worker) => {
+                    self.queue_full(worker, command);
+                }
+                output => return output,
+            }
+        }
+        Output::Timeout(self.timers.first().map(|(at, _)| *at))
     }
 
     /// How much there is.
     pub fn stats(&self) -> Stats {
-        Stats { sessions: self.sessions.len(), calls: self.calls.len(), rooms: self.rooms.len() }
+        Stats {
+            sessions: self.sessions.len(),
+            calls: self.calls.len(),
+            rooms: self.rooms.len(),
+            requests: self.pending.len(),
+            held_back: self.backlog.len(),
+        }
     }
 
     fn expire(&mut self) {
@@ -135,6 +153,7 @@ impl Hub {
                 Timer::Grace(session) => self.end_session(&session, "disconnected"),
                 Timer::Ring(call) => self.ring_timeout(&call),
                 Timer::Held(user, call) => self.give_up_held(&user, &call),
+                Timer::Retry(worker) => self.retry(worker),
             }
         }
     }

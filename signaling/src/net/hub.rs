@@ -195,11 +195,11 @@ impl HubTask {
     }
 
     fn command_worker(&mut self, worker: usize, command: Command) {
-        let token = command.token;
-        let sent = self.workers.get(worker).is_some_and(|queue| queue.try_send(command).is_ok());
-        if !sent {
+        let Some(queue) = self.workers.get(worker) else { return };
+        if let Err(refused) = queue.try_send(command) {
             self.metrics.worker_queue_full.inc();
-            self.hub.handle_input(Instant::now(), Input::WorkerQueueFull { worker, token });
+            let command = refused.into_inner();
+            self.hub.handle_input(Instant::now(), Input::WorkerQueueFull { worker, command });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Rooms: who is in, who publishes what, and what the hub asks of media (`docs/protocol.md` §3).
 
+use std::collections::BTreeSet;
+
 use common::control::{Action, MediaError};
 use serde_json::json;
 use signaling::hub::Input;
@@ -128,12 +130,63 @@ fn a_producer_made_for_a_peer_that_left_is_not_announced() {
 #[test]
 fn a_full_worker_queue_is_answered() {
     let mut world = World::room();
+    world.queue_full = true;
+    assert_eq!(world.code(1, produce()), "overloaded");
+    world.queue_full = false;
+    assert_eq!(world.code(1, produce()), "ok");
+}
+
+#[test]
+fn who_leaves_while_the_worker_is_overloaded_leaves_the_sfu_when_it_is_not() {
+    let mut world = World::room();
+    world.queue_full = true;
+    assert_eq!(world.code(1, json!({ "type": "leave-room", "requestId": 3 })), "ok");
+    assert!(world.told(2, "peer-left").is_some());
+    world.wait(60, &[]);
+    assert_eq!(world.sfu.values().map(BTreeSet::len).sum::<usize>(), 2, "there was no room for it");
+    assert_eq!(world.hub.stats().held_back, 1);
+    world.queue_full = false;
+    assert_eq!(world.code(1, join("r")), "overloaded", "alice must not overtake her own removal");
+    assert_eq!(world.code(2, produce()), "overloaded");
+    world.wait(1, &[]);
+    assert_eq!(world.sfu.values().map(BTreeSet::len).sum::<usize>(), 1);
+    assert_eq!(world.code(1, join("r")), "ok");
+    assert_eq!((world.hub.stats().held_back, world.hub.stats().requests), (0, 0));
+}
+
+#[test]
+fn removals_and_closings_towards_a_full_queue_arrive_in_order_and_each_once() {
+    let mut world = World::room();
+    world.user(3, "carol");
+    for (conn, room) in [(1, "r"), (2, "r"), (3, "s")] {
+        assert_eq!(world.code(conn, join(room)), "ok");
+    }
     world.media_answers = false;
-    world.say(1, produce());
-    let token = world.media.remove(0).token;
-    world.sent.clear();
-    world.put(Input::WorkerQueueFull { worker: 0, token });
-    assert_eq!(world.told(1, "response").expect("answered")["code"], "overloaded");
+    world.queue_full = true;
+    for conn in [1, 3, 2] {
+        world.say(conn, json!({ "type": "leave-room", "requestId": 3 }));
+    }
+    assert_eq!(world.hub.stats().held_back, 2, "the end of a room is its peers' end");
+    world.queue_full = false;
+    world.wait(1, &[]);
+    let arrived: Vec<_> = world.media.iter().map(|c| (c.room.as_str(), c.action.clone())).collect();
+    assert_eq!(arrived, [("s", Action::CloseRoom), ("r", Action::CloseRoom)]);
+}
+
+#[test]
+fn a_new_room_goes_to_a_worker_that_takes_commands() {
+    let mut world = World::with_workers(2);
+    for (conn, user) in [(1, "alice"), (2, "bob"), (3, "carol")] {
+        world.user(conn, user);
+    }
+    for (conn, room) in [(1, "r"), (2, "s")] {
+        assert_eq!(world.code(conn, join(room)), "ok");
+    }
+    world.queue_full = true;
+    world.say(1, json!({ "type": "leave-room", "requestId": 3 }));
+    world.queue_full = false;
+    assert_eq!(world.code(3, join("r")), "ok", "on the worker of s, though that has more peers");
+    assert_eq!(world.hub.stats().held_back, 1);
 }
 
 #[test]

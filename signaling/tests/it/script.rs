@@ -1,11 +1,12 @@
 //! A hub with users, a clock that only scripts move, and media that agrees to everything unless told to wait.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use common::call_record::CallRecord;
 use common::config::Secret;
 use common::control::{Action, Command, Done, FromMedia, MediaError, Reply};
-use common::ids::{ProducerId, SessionId};
+use common::ids::{PeerId, ProducerId, RoomId, SessionId};
 use common::token::Claims;
 use serde_json::{Value, json};
 use signaling::hub::{ConnId, Hub, HubConfig, IceServers, Input, Output};
@@ -17,6 +18,10 @@ pub struct World {
     /// Commands that media has not answered: only while `media_answers` is off.
     pub media: Vec<Command>,
     pub media_answers: bool,
+    /// While it is on, the worker's queue takes nothing.
+    pub queue_full: bool,
+    /// Who is in which room of the SFU, by the commands that it has got.
+    pub sfu: BTreeMap<RoomId, BTreeSet<PeerId>>,
     /// What `OpenRoom` is answered when it is refused.
     pub refuse_rooms: Option<MediaError>,
     pub records: Vec<CallRecord>,
@@ -28,6 +33,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_workers(1)
+    }
+
+    pub fn with_workers(workers: usize) -> Self {
         #[allow(clippy::disallowed_methods)] // the one reading, as a shell would
         let now = Instant::now();
         let config = HubConfig {
@@ -36,7 +45,7 @@ impl World {
             heartbeat: Duration::from_secs(15),
             max_peers_per_room: 10,
             joins_per_minute_per_user: 60,
-            workers: 1,
+            workers,
             ice: IceServers { urls: vec![], secret: Secret(vec![1]), ttl: Duration::from_secs(60) },
         };
         Self {
@@ -44,6 +53,8 @@ impl World {
             now,
             media: Vec::new(),
             media_answers: true,
+            queue_full: false,
+            sfu: BTreeMap::new(),
             refuse_rooms: None,
             records: Vec::new(),
             sent: Vec::new(),
@@ -73,10 +84,35 @@ impl World {
                     self.closed.push((conn.0, code));
                     self.alive.retain(|alive| *alive != conn.0);
                 }
-                Output::Media { command, .. } => self.media.push(command),
+                Output::Media { worker, command } if self.queue_full => {
+                    self.hub.handle_input(self.now, Input::WorkerQueueFull { worker, command });
+                }
+                Output::Media { command, .. } => {
+                    self.enters_the_sfu(&command);
+                    self.media.push(command);
+                }
                 Output::Log(record) => self.records.push(record),
                 Output::Ping { .. } | Output::Admin { .. } => {}
             }
+        }
+    }
+
+    fn enters_the_sfu(&mut self, Command { room, peer, action, .. }: &Command) {
+        match action {
+            Action::OpenRoom { .. } if self.refuse_rooms.is_none() => {
+                self.sfu.entry(room.clone()).or_default();
+            }
+            Action::CloseRoom => {
+                self.sfu.remove(room);
+            }
+            Action::AddPeer => {
+                let added = self.sfu.get_mut(room).is_none_or(|peers| peers.insert(peer.clone()));
+                assert!(added, "{peer} is added to {room} twice");
+            }
+            Action::RemovePeer => {
+                self.sfu.get_mut(room).map(|peers| peers.remove(peer));
+            }
+            _ => {}
         }
     }
 
@@ -84,7 +120,7 @@ impl World {
         let id = || ProducerId::new(&format!("p{}", command.token)).expect("an id");
         let result = match (&command.action, &self.refuse_rooms) {
             (Action::OpenRoom { .. }, Some(error)) => Err(error.clone()),
-            (Action::AddPeer, Some(_)) => Err(MediaError::RoomNotFound),
+            (Action::AddPeer, _) if !self.sfu.contains_key(&command.room) => Err(MediaError::RoomNotFound),
             (Action::OpenRoom { .. }, None) => Ok(Done::Room { capabilities: Default::default() }),
             (Action::Produce { .. }, _) => Ok(Done::Producer { id: id() }),
             _ => Ok(Done::Ok),

@@ -23,9 +23,7 @@ impl Hub {
         if claims.room != "*" && claims.room != id.as_str() && !is_of_a_call() {
             return Err(forbidden());
         }
-        if self.config.workers == 0 {
-            return Err(MediaError::Overloaded.into());
-        }
+        let worker = self.worker_for(&id).ok_or(MediaError::Overloaded)?;
         self.count_join(&claims.sub)?;
         let full = self.rooms.get(&id).is_some_and(|room| {
             let others = room.peers.values().filter(|member| member.session != *session);
@@ -37,7 +35,7 @@ impl Hub {
         self.leave_room(session, "left");
         let codecs = create.as_ref().and_then(|create| create.codecs.clone());
         if !self.rooms.contains_key(&id) {
-            self.open_room(id.clone(), create);
+            self.open_room(id.clone(), worker, create);
         }
         let name = name.or(claims.name).unwrap_or_else(|| claims.sub.to_string());
         let name: String = name.chars().take(TEXT_BYTES_MAX / 2).collect();
@@ -72,19 +70,26 @@ impl Hub {
         Ok(())
     }
 
-    /// On the worker that has the fewest peers.
-    fn open_room(&mut self, id: RoomId, create: Option<CreateRoom>) {
+    /// Where the room is, or the worker that has the fewest peers; none that is held back.
+    fn worker_for(&self, id: &RoomId) -> Option<usize> {
         let mut load = vec![0; self.config.workers];
         for room in self.rooms.values() {
             if let Some(peers) = load.get_mut(room.worker) {
                 *peers += room.peers.len();
             }
         }
-        let worker = load.iter().enumerate().min_by_key(|(_, peers)| **peers).map_or(0, |(worker, _)| worker);
+        let takes = |worker: &usize| !self.backlog.holds_back(*worker);
+        match self.rooms.get(id) {
+            Some(room) => Some(room.worker).filter(takes),
+            None => (0..load.len()).filter(takes).min_by_key(|worker| load[*worker]),
+        }
+    }
+
+    fn open_room(&mut self, id: RoomId, worker: usize, create: Option<CreateRoom>) {
         let asked = create.as_ref().and_then(|create| create.max_peers).unwrap_or(usize::MAX);
         let room = Room {
             worker,
-            max_peers: asked.clamp(1, self.config.max_peers_per_room),
+            max_peers: asked.min(self.config.max_peers_per_room).max(1),
             e2ee: create.is_some_and(|create| create.e2ee),
             capabilities: None,
             refused: None,

@@ -5,10 +5,6 @@ use common::control::{Event, EventKind, FromMedia};
 use super::*;
 
 impl Hub {
-    pub(in crate::hub) fn overloaded(&mut self, token: Token) {
-        self.reply(token, Err(MediaError::Overloaded));
-    }
-
     pub(in crate::hub) fn on_media(&mut self, worker: usize, message: FromMedia) {
         match message {
             FromMedia::Reply(reply) => self.reply(reply.token, reply.result),
@@ -20,7 +16,7 @@ impl Hub {
         }
     }
 
-    fn reply(&mut self, token: Token, result: Result<Done, MediaError>) {
+    pub(in crate::hub) fn reply(&mut self, token: Token, result: Result<Done, MediaError>) {
         match self.pending.remove(&token) {
             None | Some(Pending::Nothing) => {}
             Some(Pending::Open(id)) => match (result, self.rooms.get_mut(&id)) {
