@@ -29,6 +29,9 @@ const HELD_FOR: Duration = Duration::from_secs(3);
 /// Calls of one user for which messages are held at once.
 const HELD_CALLS_MAX: usize = 4;
 
+/// What one session may have held, as JSON: two offers of the largest size, or a hundred candidates of 5 kB.
+const HELD_BYTES_MAX: usize = 512 * 1024;
+
 /// A client's own words about why it rejects, in characters.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -62,6 +65,8 @@ struct Member {
 pub(super) struct Held {
     session: SessionId,
     messages: Vec<ClientMessage>,
+    /// Of what the messages carry, as JSON.
+    bytes: usize,
 }
 
 type Done = Result<(), Refusal>;
@@ -426,24 +431,30 @@ impl Hub {
 
     /// Shipping clients send their offer first: it waits for its call.
     fn hold(&mut self, session: &SessionId, user: &UserId, message: ClientMessage) -> Done {
-        let (ClientMessage::Offer { call_id, .. }
-        | ClientMessage::Renegotiate { call_id, .. }
-        | ClientMessage::IceCandidate { call_id, .. }) = &message
+        let (ClientMessage::Offer { call_id, sdp: carried, .. }
+        | ClientMessage::Renegotiate { call_id, sdp: carried, .. }
+        | ClientMessage::IceCandidate { call_id, candidate: carried, .. }) = &message
         else {
             return Err(not_found());
         };
         let key = (user.clone(), call_id.clone());
+        let bytes = carried.to_string().len();
+        let own = self.held.values().filter(|held| held.session == *session);
+        if bytes + own.map(|held| held.bytes).sum::<usize>() > HELD_BYTES_MAX {
+            return Err(not_found());
+        }
         if !self.held.contains_key(&key) {
             let own = self.held.keys().filter(|(owner, _)| owner == user).count();
             if own >= HELD_CALLS_MAX {
                 return Err(not_found());
             }
             self.timers.insert((self.now + HELD_FOR, Timer::Held(key.0.clone(), key.1.clone())));
-            self.held.insert(key.clone(), Held { session: session.clone(), messages: Vec::new() });
+            self.held.insert(key.clone(), Held { session: session.clone(), messages: Vec::new(), bytes: 0 });
         }
         match self.held.get_mut(&key) {
             Some(held) if held.session == *session && held.messages.len() < HELD_MAX => {
                 held.messages.push(message);
+                held.bytes += bytes;
                 Ok(())
             }
             _ => Err(not_found()),

@@ -183,6 +183,28 @@ fn offers_that_come_before_the_call_wait_for_it() {
 }
 
 #[test]
+fn what_waits_for_its_call_is_bounded_in_bytes_over_all_calls_of_a_session() {
+    let mut world = World::call(false);
+    world.user(5, "alice");
+    let offer = |call: &str| {
+        let sdp = "x".repeat(200_000);
+        json!({ "type": "offer", "callId": call, "recipientId": "carol", "sdp": sdp })
+    };
+    assert_eq!(world.code(1, offer("d")), "ok");
+    assert_eq!(world.code(1, offer("e")), "ok");
+    for call in ["d", "e", "f"] {
+        assert_eq!(world.code(1, offer(call)), "call-not-found", "600 kB");
+    }
+    let candidate =
+        json!({ "type": "ice-candidate", "callId": "d", "recipientId": "carol", "candidate": {} });
+    assert_eq!(world.code(1, candidate), "ok", "what is small still fits");
+    assert_eq!(world.code(5, offer("f")), "ok", "each session for itself");
+    world.say(1, initiate("d", &["carol"]));
+    assert!(world.told(3, "offer").is_some() && world.told(3, "ice-candidate").is_some());
+    assert_eq!(world.code(1, offer("g")), "ok", "what was delivered no longer counts");
+}
+
+#[test]
 fn who_is_gone_leaves_the_call_after_the_grace() {
     // B8: only when no device of the user is left.
     let mut world = World::call(true);
