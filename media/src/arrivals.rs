@@ -1,7 +1,6 @@
 //! Arrival times of a client's packets by transport-wide sequence number, for its bandwidth estimate
 //! (draft-holmer-rmcat-transport-wide-cc-extensions).
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::feedback;
@@ -10,13 +9,22 @@ use crate::rtp::extend_sequence;
 /// Numbers that one feedback packet reports on: its size stays below one datagram.
 const REPORTED_MAX: u64 = 400;
 
+/// A number and when it came, in units of 250 µs, the smallest of the feedback's deltas.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    number: u64,
+    tick: u64,
+}
+
 /// What has arrived since the last feedback.
 #[derive(Debug)]
 pub struct Arrivals {
     start: Instant,
+    /// Everything before it has been reported, or never will be.
     next: Option<u64>,
     newest: u64,
-    ticks: BTreeMap<u64, u64>,
+    /// Ring by number. Entries before `next` are over, whatever they hold.
+    ring: Box<[Arrival]>,
     count: u8,
     ssrc: u32,
 }
@@ -24,7 +32,9 @@ pub struct Arrivals {
 impl Arrivals {
     /// Times are reported relative to `start`.
     pub fn new(start: Instant) -> Self {
-        Self { start, next: None, newest: 0, ticks: BTreeMap::new(), count: 0, ssrc: 0 }
+        // No number is zero: the first one is at least 1 << 16.
+        let ring = vec![Arrival { number: 0, tick: 0 }; REPORTED_MAX as usize].into();
+        Self { start, next: None, newest: 0, ring, count: 0, ssrc: 0 }
     }
 
     /// A packet of `ssrc` came with this number.
@@ -35,26 +45,26 @@ impl Arrivals {
             extend_sequence(self.newest, wire)
         };
         let next = *self.next.get_or_insert(number);
-        if number < next {
+        if number < next || number + REPORTED_MAX <= self.newest {
             return;
         }
         self.newest = self.newest.max(number);
         self.ssrc = ssrc;
-        // The smallest unit of the feedback's deltas is 250 µs.
-        self.ticks.insert(number, now.saturating_duration_since(self.start).as_micros() as u64 / 250);
-        while self.ticks.len() as u64 > REPORTED_MAX {
-            self.ticks.pop_first();
-        }
+        let tick = now.saturating_duration_since(self.start).as_micros() as u64 / 250;
+        self.ring[(number % REPORTED_MAX) as usize] = Arrival { number, tick };
+    }
+
+    fn find(&self, number: u64) -> Option<u64> {
+        let arrival = self.ring[(number % REPORTED_MAX) as usize];
+        (arrival.number == number).then_some(arrival.tick)
     }
 
     /// Appends feedback on everything new, if there is any.
     pub fn write(&mut self, out: &mut Vec<u8>, sender: u32) {
-        let (Some(next), Some((first, _))) = (self.next, self.ticks.first_key_value()) else { return };
+        let Some(next) = self.next.filter(|next| *next <= self.newest) else { return };
         // Numbers that were lost long ago are not worth reporting.
-        let base = next.max(self.newest.saturating_sub(REPORTED_MAX - 1)).min(*first);
-        let base = base.max(self.newest.saturating_sub(REPORTED_MAX - 1));
-        let arrivals: Vec<Option<u64>> =
-            (base..=self.newest).map(|number| self.ticks.get(&number).copied()).collect();
+        let base = next.max((self.newest + 1).saturating_sub(REPORTED_MAX));
+        let arrivals: Vec<Option<u64>> = (base..=self.newest).map(|number| self.find(number)).collect();
         let mut reported = 0;
         while reported < arrivals.len() {
             let base = (base + reported as u64) as u16;
@@ -62,7 +72,6 @@ impl Arrivals {
             reported += feedback::write_transport_cc(out, sender, self.ssrc, self.count, base, rest);
             self.count = self.count.wrapping_add(1);
         }
-        self.ticks.clear();
         self.next = Some(self.newest + 1);
     }
 }
@@ -88,6 +97,19 @@ mod tests {
         arrivals.record(now, 0, 7);
         arrivals.write(&mut out, 1);
         assert_eq!(out.len(), length, "too late to be reported");
+    }
+
+    #[test]
+    fn what_came_too_long_ago_is_not_reported() {
+        let now = Instant::now();
+        let mut arrivals = Arrivals::new(now);
+        for wire in [10, 11, 10 + REPORTED_MAX as u16, 10] {
+            arrivals.record(now, wire, 7);
+        }
+        let mut out = Vec::new();
+        arrivals.write(&mut out, 1);
+        assert_eq!(out[12..16], [0, 11, 1, 0x90], "base and count");
+        assert_eq!(arrivals.find((1 << 16) + 10), None);
     }
 
     #[test]

@@ -424,10 +424,15 @@ pub fn vp8_packet(sequence: u16, ssrc: u32, keyframe: bool) -> Vec<u8> {
 
 /// Puts a MID (id 4) and a RID (id 10) into a packet.
 pub fn with_mid_and_rid(packet: Vec<u8>, mid: &str, rid: &str) -> Vec<u8> {
+    with_extensions(packet, &[(4, mid.as_bytes()), (10, rid.as_bytes())])
+}
+
+/// Puts one-byte header extensions (RFC 8285 §4.2) into a packet.
+pub fn with_extensions(packet: Vec<u8>, extensions: &[(u8, &[u8])]) -> Vec<u8> {
     let mut elements = Vec::new();
-    for (id, text) in [(4u8, mid), (10, rid)] {
-        elements.push(id << 4 | (text.len() - 1) as u8);
-        elements.extend_from_slice(text.as_bytes());
+    for (id, bytes) in extensions {
+        elements.push(id << 4 | (bytes.len() - 1) as u8);
+        elements.extend_from_slice(bytes);
     }
     elements.resize(elements.len().next_multiple_of(4), 0);
     let mut out = packet[..12].to_vec();

@@ -5,6 +5,7 @@ mod client;
 mod hostile;
 #[cfg(feature = "net")]
 mod net;
+mod packet_path;
 
 use std::time::Duration;
 
