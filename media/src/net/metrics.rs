@@ -24,6 +24,8 @@ pub(super) struct Totals {
     pub udp_dropped: u64,
     /// Frames that a slow TCP connection's queue had no room for.
     pub tcp_dropped: u64,
+    /// Statistics that a stuck hub was not told.
+    pub events_dropped: u64,
 }
 
 impl Metrics {
@@ -50,6 +52,7 @@ impl Metrics {
             (drops.with("data"), |totals| totals.core.data_dropped),
             (drops.with("udp_full"), |totals| totals.udp_dropped),
             (drops.with("tcp_full"), |totals| totals.tcp_dropped),
+            (drops.with("hub_full"), |totals| totals.events_dropped),
         ];
         let transports = registry.gauge("media_transports", "WebRTC transports that are open");
         Self { counters, transports, told: Totals::default() }

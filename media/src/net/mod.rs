@@ -3,6 +3,7 @@
 //! [`start`] binds worker i to `port + i` (UDP, and TCP when configured) and returns a [`MediaHandle`]. Commands go to a
 //! worker through its bounded queue; replies and events come out of one channel for all workers, with the worker's number.
 
+mod backlog;
 mod metrics;
 mod tcp;
 mod udp;

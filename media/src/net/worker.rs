@@ -3,7 +3,6 @@
 //! Each turn of the loop takes what is there (a batch of datagrams, a command, a TCP frame, a datagram from the relay, a
 //! timer), lets the core work, and flushes its outbox once. The clock is read once per batch.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::panic::AssertUnwindSafe;
@@ -14,6 +13,7 @@ use common::control::{Command, FromMedia};
 use common::metrics::Registry;
 use tokio::sync::{mpsc, watch};
 
+use super::backlog::Backlog;
 use super::metrics::{Metrics, Totals};
 use super::tcp::{Tcp, TcpInput};
 use super::udp::Udp;
@@ -23,8 +23,6 @@ use crate::sfu::{Input, Output, Sfu, SfuConfig};
 
 /// Frames and connections that wait for the loop; readers wait when it is full.
 const TCP_QUEUED_MAX: usize = 1024;
-/// Replies and events that wait for the hub. Above it no more commands are taken, so that it cannot grow much further.
-const MESSAGES_QUEUED_MAX: usize = 8192;
 /// Batches and queued items taken before the outbox is flushed and the other inputs get their turn.
 const TAKEN_PER_TURN: usize = 64;
 
@@ -84,7 +82,7 @@ impl Worker {
             tcp: Tcp::new(input),
             relay: self.turn.clone(),
             announced: self.sfu.announced,
-            messages: VecDeque::new(),
+            messages: Backlog::default(),
             metrics: Metrics::new(&self.registry),
             deadline: None,
         };
@@ -95,7 +93,7 @@ impl Worker {
                 _ = self.stop.changed() => return Ok(()),
                 permit = self.events.reserve(), if !turn.messages.is_empty() => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    if let Some(message) = turn.messages.pop_front() {
+                    if let Some(message) = turn.messages.pop() {
                         permit.send((self.index, message));
                     }
                 }
@@ -103,7 +101,7 @@ impl Worker {
                     readable?;
                     turn.receive()?;
                 }
-                command = self.commands.recv(), if turn.messages.len() < MESSAGES_QUEUED_MAX => {
+                command = self.commands.recv(), if turn.messages.has_room() => {
                     let Some(command) = command else { return Ok(()) };
                     turn.command(command, &mut self.commands);
                 }
@@ -121,7 +119,7 @@ struct Loop {
     tcp: Tcp,
     relay: TurnSlot,
     announced: SocketAddr,
-    messages: VecDeque<FromMedia>,
+    messages: Backlog,
     metrics: Metrics,
     deadline: Option<Instant>,
 }
@@ -186,7 +184,7 @@ impl Loop {
                     }
                     outbox.clear();
                 }
-                Output::Message(message) => self.messages.push_back(message),
+                Output::Message(message) => self.messages.push(message),
                 Output::Timeout(at) => break at,
             }
         };
@@ -195,6 +193,7 @@ impl Loop {
             transports: self.sfu.transport_count(),
             udp_dropped: self.udp.dropped,
             tcp_dropped: self.tcp.dropped,
+            events_dropped: self.messages.dropped,
         });
     }
 }

@@ -260,9 +260,7 @@ impl Sfu {
         }
         self.close_data_on(now, slot, tell);
         let Some(transport) = self.transports.try_remove(slot) else { return };
-        if let Some(wake) = transport.wake {
-            self.timers.remove(&(wake, slot));
-        }
+        self.timers.disarm(slot, transport.wake);
         for remote in transport.ice.remotes() {
             self.demux.forget(remote, slot);
         }

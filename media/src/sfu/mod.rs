@@ -9,8 +9,9 @@ mod control;
 mod data;
 mod rtcp;
 mod rtp;
+mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ use crate::producer::Producer;
 use crate::stun::BindingRequest;
 use crate::transport::Transport;
 use data::{DataConsumer, DataProducer};
+use timers::Timers;
 
 /// How often a transport with producers looks after NACKs, keyframe requests and transport-cc feedback. mediasoup's NACK
 /// timer is 40 ms and its feedback 100 ms (contract §4.4).
@@ -138,7 +140,7 @@ pub struct Sfu {
     data_producers: Slab<DataProducer>,
     data_consumers: Slab<DataConsumer>,
     demux: Demux,
-    timers: BTreeSet<(Instant, usize)>,
+    timers: Timers,
     outbox: Outbox,
     messages: VecDeque<FromMedia>,
     counters: Counters,
@@ -160,7 +162,7 @@ impl Sfu {
             data_producers: Slab::new(),
             data_consumers: Slab::new(),
             demux: Demux::default(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             outbox: Outbox::default(),
             messages: VecDeque::new(),
             counters: Counters::default(),
@@ -201,7 +203,7 @@ impl Sfu {
         }
         match self.messages.pop_front() {
             Some(message) => Output::Message(message),
-            None => Output::Timeout(self.timers.first().map(|(at, _)| *at)),
+            None => Output::Timeout(self.timers.next()),
         }
     }
 
@@ -325,21 +327,11 @@ impl Sfu {
     /// Puts a transport's deadline into the timers.
     fn arm(&mut self, slot: usize) {
         let Some(transport) = self.transports.get_mut(slot) else { return };
-        let deadline = transport.deadline();
-        if transport.wake != deadline {
-            if let Some(old) = transport.wake {
-                self.timers.remove(&(old, slot));
-            }
-            if let Some(new) = deadline {
-                self.timers.insert((new, slot));
-            }
-            transport.wake = deadline;
-        }
+        transport.wake = self.timers.arm(slot, transport.wake, transport.deadline());
     }
 
     fn fire_timers(&mut self, now: Instant) {
-        while let Some((at, slot)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, slot));
+        while let Some(slot) = self.timers.pop_due(now) {
             if let Some(transport) = self.transports.get_mut(slot) {
                 transport.wake = None;
                 self.fire(now, slot);
