@@ -64,21 +64,34 @@ pub struct BatchSocket {
 impl BatchSocket {
     /// Binds. An IPv6 socket speaks IPv6 only, so addresses never come in two spellings.
     pub fn bind(address: SocketAddr, metrics: UdpMetrics) -> io::Result<Self> {
+        Self::bind_with_buffers(address, metrics, BUFFER_BYTES)
+    }
+
+    /// Binds, with `buffer_bytes` asked of the kernel for each direction: for sockets of which there are many.
+    pub fn bind_with_buffers(
+        address: SocketAddr,
+        metrics: UdpMetrics,
+        buffer_bytes: usize,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.bind(&address.into())?;
-        Self::from_std(socket.into(), metrics)
+        Self::with_buffers(socket.into(), metrics, buffer_bytes)
     }
 
     /// Takes over a socket that is bound already.
     pub fn from_std(socket: UdpSocket, metrics: UdpMetrics) -> io::Result<Self> {
+        Self::with_buffers(socket, metrics, BUFFER_BYTES)
+    }
+
+    fn with_buffers(socket: UdpSocket, metrics: UdpMetrics, buffer_bytes: usize) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?; // also makes it non-blocking
         let local = socket.local_addr()?;
         // The kernel clips what is too large, and a smaller buffer only means more loss: never a reason not to start.
-        let _ = state.set_recv_buffer_size((&socket).into(), BUFFER_BYTES);
-        let _ = state.set_send_buffer_size((&socket).into(), BUFFER_BYTES);
+        let _ = state.set_recv_buffer_size((&socket).into(), buffer_bytes);
+        let _ = state.set_send_buffer_size((&socket).into(), buffer_bytes);
         tracing::debug!(
             %local,
             recv_buffer_bytes = state.recv_buffer_size((&socket).into()).unwrap_or(0),

@@ -1,9 +1,11 @@
 //! The shell around the relay: UDP and TCP listeners, relay sockets, one thread of its own.
 //!
-//! `worker` carries out what the core decides, `udp` and `tcp` feed it. Our own media is reached through
+//! `worker` carries out what the core decides, `udp` and `tcp` feed it; `trains` and `outbox` are what waits to leave. Our own media is reached through
 //! [`DatagramSink`]s both ways, without a socket.
 
+mod outbox;
 mod tcp;
+mod trains;
 mod udp;
 mod worker;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::outbox::Outbox;
 use super::worker::SharedWorker;
 use crate::channel_data;
 use crate::relay::{ClientAddr, Input, Transport};
@@ -17,8 +17,6 @@ use crate::stun::header::HEADER_BYTES;
 
 /// Connections at once; more are closed at once.
 pub(super) const CONNECTIONS_MAX: usize = 4096;
-/// Messages on their way to one client; what comes when it is full is lost, as on a slow network.
-pub(super) const QUEUE: usize = 256;
 /// A connection that has no allocation after this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 /// The largest frame: a STUN message.
@@ -48,13 +46,13 @@ async fn serve(worker: SharedWorker, stream: TcpStream, remote: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     // A relayed packet that waits for its neighbours is late; without the option it still arrives.
     let _ = stream.set_nodelay(true);
-    let (sender, queue) = mpsc::channel(QUEUE);
-    let Some(connection) = worker.borrow_mut().add_connection(sender) else { return };
+    let outbox = Rc::new(Outbox::default());
+    let Some(connection) = worker.borrow_mut().add_connection(Rc::clone(&outbox)) else { return };
     let client = ClientAddr { transport: Transport::Tcp(connection), remote, local };
     let (mut reader, writer) = stream.into_split();
     tokio::select! {
         () = read(&worker, client, &mut reader) => {}
-        () = write(writer, queue) => {}
+        () = write(writer, &outbox) => {}
     }
     let mut worker = worker.borrow_mut();
     worker.remove_connection(connection);
@@ -84,9 +82,11 @@ async fn read(worker: &SharedWorker, client: ClientAddr, reader: &mut tokio::net
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
-    while let Some(message) = queue.recv().await {
-        if writer.write_all(&message).await.is_err() {
+async fn write(mut writer: OwnedWriteHalf, outbox: &Outbox) {
+    let mut messages = Vec::new();
+    loop {
+        outbox.take(&mut messages).await;
+        if writer.write_all(&messages).await.is_err() {
             return;
         }
     }

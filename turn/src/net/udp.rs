@@ -29,12 +29,12 @@ impl Readable {
     }
 
     /// Waits for datagrams; `false` when the socket is of no use any more.
-    async fn wait(&self) -> bool {
+    pub(super) async fn wait(&self) -> bool {
         self.0.readable().await.is_ok()
     }
 
     /// Receives a batch; `false` when nothing was there.
-    fn recv(&self, batch: &mut RecvBatch) -> bool {
+    pub(super) fn recv(&self, batch: &mut RecvBatch) -> bool {
         let received = self.0.try_io(Interest::READABLE, |socket| socket.recv(batch));
         received.is_ok_and(|count| count > 0)
     }

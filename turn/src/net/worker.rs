@@ -1,7 +1,7 @@
 //! One thread's world: the core, its sockets and connections, and what waits to be sent.
 //!
-//! Everything that arrives together is handled as one batch and sent together; neighbours with one destination leave as
-//! one run. What the network or a full queue does not take is lost and counted, never the end of an allocation.
+//! Everything that arrives together is handled as one batch and sent together, in [`Trains`]. What the network or a full
+//! queue does not take is lost and counted, never the end of an allocation.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,36 +12,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::handover::DatagramSink;
-use common::net::{BatchSocket, RecvBatch, TransmitArena, UdpMetrics};
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use common::net::{BatchSocket, RecvBatch, UdpMetrics};
 
+use super::outbox::Outbox;
 use super::tcp::CONNECTIONS_MAX;
+use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
 use crate::metrics::{DropReason, Metrics};
 use crate::relay::{ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayedPort, Transport};
 
-/// Bytes that wait in one arena before it is sent, and datagrams: about what one receive call brings.
-const ARENA_BYTES: usize = 512 * 1024;
-const ARENA_DATAGRAMS: usize = 512;
+/// Asked of the kernel for each direction of a relay socket, which serves one client: 1.2 kB packets at 50 Mbit/s for
+/// 40 ms. Peers may fill it, times the number of allocations, so it is far smaller than a listener's.
+const RELAY_BUFFER_BYTES: usize = 256 * 1024;
 
 pub(super) type SharedWorker = Rc<RefCell<Worker>>;
-
-struct Listener {
-    socket: Rc<Readable>,
-    arena: TransmitArena,
-}
-
-struct RelaySocket {
-    socket: Rc<Readable>,
-    task: AbortHandle,
-}
-
-impl Drop for RelaySocket {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
 
 pub(super) struct Worker {
     relay: Relay,
@@ -49,13 +33,10 @@ pub(super) struct Worker {
     media: Arc<dyn DatagramSink>,
     metrics: Metrics,
     udp_metrics: UdpMetrics,
-    listeners: Vec<Listener>,
-    relays: HashMap<RelayedPort, RelaySocket>,
-    /// What waits to leave through one relay socket; another socket's datagram sends it first.
-    to_peers: TransmitArena,
-    to_peers_from: Option<RelayedPort>,
+    sockets: Sockets,
+    trains: Trains,
     from_peers: Rc<RefCell<RecvBatch>>,
-    connections: HashMap<ConnectionId, mpsc::Sender<Vec<u8>>>,
+    connections: HashMap<ConnectionId, Rc<Outbox>>,
     next_connection: u64,
     me: Weak<RefCell<Worker>>,
 }
@@ -73,12 +54,10 @@ impl Worker {
                 relay,
                 relay_ip,
                 media,
+                trains: Trains::new(metrics.clone()),
                 metrics,
                 udp_metrics,
-                listeners: Vec::new(),
-                relays: HashMap::new(),
-                to_peers: TransmitArena::new(ARENA_BYTES, ARENA_DATAGRAMS),
-                to_peers_from: None,
+                sockets: Sockets::default(),
                 from_peers: Rc::new(RefCell::new(RecvBatch::new())),
                 connections: HashMap::new(),
                 next_connection: 0,
@@ -88,17 +67,17 @@ impl Worker {
     }
 
     pub(super) fn add_listener(&mut self, socket: Rc<Readable>) {
-        self.listeners.push(Listener { socket, arena: TransmitArena::new(ARENA_BYTES, ARENA_DATAGRAMS) });
+        self.sockets.listeners.push(socket);
     }
 
     /// `None` when there are too many.
-    pub(super) fn add_connection(&mut self, queue: mpsc::Sender<Vec<u8>>) -> Option<ConnectionId> {
+    pub(super) fn add_connection(&mut self, outbox: Rc<Outbox>) -> Option<ConnectionId> {
         if self.connections.len() >= CONNECTIONS_MAX {
             return None;
         }
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.connections.insert(id, queue);
+        self.connections.insert(id, outbox);
         Some(id)
     }
 
@@ -113,10 +92,7 @@ impl Worker {
     /// Handles what arrived together, then sends. The clock is read once.
     pub(super) fn batch<T>(&mut self, handle: impl FnOnce(&mut Batch<'_>) -> T) -> T {
         let result = handle(&mut Batch { now: Instant::now(), worker: self });
-        self.flush_to_peers();
-        for listener in &mut self.listeners {
-            send(listener.socket.socket(), &mut listener.arena, &self.metrics);
-        }
+        self.trains.send(&self.sockets);
         result
     }
 
@@ -135,56 +111,27 @@ impl Worker {
     }
 
     fn send_to_peer(&mut self, from: RelayedPort, peer: SocketAddr, payload: &[u8]) {
-        if self.to_peers_from != Some(from) {
-            self.flush_to_peers();
-            self.to_peers_from = Some(from);
-        }
-        if !self.to_peers.push(payload, peer, None) {
-            self.flush_to_peers();
-            self.to_peers_from = Some(from);
-            if !self.to_peers.push(payload, peer, None) {
-                self.metrics.drop(DropReason::TooLong);
-            }
-        }
-    }
-
-    fn flush_to_peers(&mut self) {
-        if let Some(relay) = self.to_peers_from.take().and_then(|port| self.relays.get(&port)) {
-            send(relay.socket.socket(), &mut self.to_peers, &self.metrics);
-        }
-        self.to_peers.clear();
+        let route = Route { exit: Exit::Relay(from), destination: peer, source_ip: None };
+        self.trains.push(&self.sockets, route, &[], payload, 0);
     }
 
     fn send_to_client(&mut self, client: ClientAddr, prefix: &[u8], payload: &[u8], padding: usize) {
-        let length = prefix.len() + payload.len() + padding;
         if let Transport::Tcp(connection) = client.transport {
-            let mut message = Vec::with_capacity(length);
-            message.extend_from_slice(prefix);
-            message.extend_from_slice(payload);
-            message.resize(length, 0);
-            let taken =
-                self.connections.get(&connection).is_some_and(|queue| queue.try_send(message).is_ok());
-            if !taken {
+            let outbox = self.connections.get(&connection);
+            if !outbox.is_some_and(|outbox| outbox.push(prefix, payload, padding)) {
                 self.metrics.drop(DropReason::QueueFull);
             }
             return;
         }
-        let Some(listener) = self.listeners.iter_mut().find(|listener| serves(listener, client.local)) else {
-            return self.metrics.drop(DropReason::Network);
-        };
-        if listener.arena.space(length).is_none() {
-            send(listener.socket.socket(), &mut listener.arena, &self.metrics);
+        match self.sockets.route_to(&client) {
+            Some(route) => self.trains.push(&self.sockets, route, prefix, payload, padding),
+            None => self.metrics.drop(DropReason::Network),
         }
-        let Some(space) = listener.arena.space(length) else { return self.metrics.drop(DropReason::TooLong) };
-        let (head, tail) = space.split_at_mut(prefix.len());
-        head.copy_from_slice(prefix);
-        tail[..payload.len()].copy_from_slice(payload);
-        tail[payload.len()..].fill(0);
-        listener.arena.commit(length, client.remote, Some(client.local.ip()));
     }
 
     fn open_relay(&mut self, port: RelayedPort) -> bool {
-        let bound = BatchSocket::bind(SocketAddr::new(self.relay_ip, port.0), self.udp_metrics.clone());
+        let address = SocketAddr::new(self.relay_ip, port.0);
+        let bound = BatchSocket::bind_with_buffers(address, self.udp_metrics.clone(), RELAY_BUFFER_BYTES);
         let socket = match bound.and_then(Readable::new) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
@@ -194,26 +141,9 @@ impl Worker {
         };
         let task = udp::relay(Weak::clone(&self.me), Rc::clone(&socket), port, Rc::clone(&self.from_peers));
         let task = tokio::task::spawn_local(task).abort_handle();
-        self.relays.insert(port, RelaySocket { socket, task });
+        self.sockets.relays.insert(port, RelaySocket { socket, task });
         true
     }
-}
-
-fn serves(listener: &Listener, local: SocketAddr) -> bool {
-    let bound = listener.socket.socket().local_addr();
-    bound.port() == local.port()
-        && (bound.ip() == local.ip() || bound.ip().is_unspecified() && bound.is_ipv4() == local.is_ipv4())
-}
-
-/// Sends an arena; what the kernel has no room for is lost, as it would be in its queue.
-fn send(socket: &BatchSocket, arena: &mut TransmitArena, metrics: &Metrics) {
-    if arena.is_empty() {
-        return arena.clear();
-    }
-    let sent = socket.send(arena);
-    (0..sent.lost).for_each(|_| metrics.drop(DropReason::Network));
-    (0..arena.len()).for_each(|_| metrics.drop(DropReason::QueueFull));
-    arena.clear();
 }
 
 /// Inputs of one moment.
@@ -242,10 +172,8 @@ impl Batch<'_> {
                     self.worker.relay.handle_input(self.now, news);
                 }
                 Output::CloseRelay { port } => {
-                    if self.worker.to_peers_from == Some(port) {
-                        self.worker.flush_to_peers();
-                    }
-                    self.worker.relays.remove(&port);
+                    self.worker.trains.send(&self.worker.sockets); // what waits may leave from this socket
+                    self.worker.sockets.relays.remove(&port);
                 }
                 Output::Timeout(_) => return, // `tick` is never later than half a second
             }
