@@ -15,9 +15,10 @@ test-client:
 test-browser:
 	@scripts/test browser
 
-# In-process cost of a forwarded packet, beside the cost of its encryption alone.
+# In-process cost of a forwarded packet, beside the cost of its encryption alone, and of a relayed one.
 bench:
 	cargo bench -p media --bench forward
+	cargo bench -p turn --bench relay
 
 # The binary that is shipped (thin LTO, stripped): target/dist/causeway
 dist:
