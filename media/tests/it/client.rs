@@ -479,3 +479,10 @@ pub fn vp8() -> RtpParameters {
 pub fn simulcast() -> RtpParameters {
     video(json!([{"rid": "r0", "scalabilityMode": "L1T1"}, {"rid": "r1", "scalabilityMode": "L1T1"}]))
 }
+
+/// As Safari 12 sends it (contract §4): SSRCs in place of RIDs.
+pub fn legacy_simulcast() -> RtpParameters {
+    video(json!([
+        {"ssrc": 100, "rtx": {"ssrc": 101}, "scalabilityMode": "L1T1"},
+        {"ssrc": 200, "rtx": {"ssrc": 201}, "scalabilityMode": "L1T1"}]))
+}

@@ -3,6 +3,7 @@
 #[allow(dead_code)] // the bench uses the rest
 mod client;
 mod hostile;
+mod layers;
 #[cfg(feature = "net")]
 mod net;
 mod packet_path;
@@ -104,41 +105,6 @@ fn a_lost_packet_is_asked_for_and_sent_again() {
     let header = RtpHeader::parse(&again[0]).expect("RTP");
     assert_eq!((header.ssrc, header.payload_type), (ssrc + 1, consumer.rtp.codecs[1].payload_type));
     assert_eq!(header.payload(&again[0])[..2], sequences[1].to_be_bytes());
-}
-
-#[test]
-fn simulcast_switches_at_a_keyframe_without_a_seam() {
-    let mut world = World::new();
-    let (alice, bob) = world.connected_pair();
-    let producer = world.produce(alice, MediaKind::Video, client::simulcast(), false);
-    for (rid, ssrc) in [("r0", 100), ("r1", 200)] {
-        world.send_rtp(alice, &client::with_mid_and_rid(vp8_packet(1, ssrc, true), "1", rid));
-    }
-    let consumer = world.consume(bob, &producer);
-    world.done("bob", Action::ResumeConsumer { consumer: consumer.id.clone() });
-    let mut sequence = 1;
-    let mut both = |world: &mut World, keyframe: bool| {
-        sequence += 1;
-        world.send_rtp(alice, &vp8_packet(sequence, 100, keyframe));
-        world.send_rtp(alice, &vp8_packet(1000 + sequence, 200, keyframe));
-        world.pass(Duration::from_millis(20));
-    };
-    both(&mut world, true);
-    both(&mut world, false);
-    world.done(
-        "bob",
-        Action::SetPreferredLayers { consumer: consumer.id.clone(), spatial: 0, temporal: None },
-    );
-    both(&mut world, false);
-    both(&mut world, true);
-    both(&mut world, false);
-    let sequences: Vec<u16> = world
-        .received(bob)
-        .iter()
-        .map(|packet| RtpHeader::parse(packet).expect("RTP").sequence_number)
-        .collect();
-    assert!(sequences.len() >= 5, "{sequences:?}");
-    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
 }
 
 #[test]

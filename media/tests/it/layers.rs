@@ -1,0 +1,138 @@
+//! Which layer a subscriber gets, and that a switch has no seam.
+
+use std::time::Duration;
+
+use common::control::{Action, ConsumerType, EventKind};
+use common::ids::ConsumerId;
+use common::rtp_parameters::MediaKind;
+use media::feedback;
+use media::rtp::RtpHeader;
+
+use crate::client::{World, legacy_simulcast, simulcast, vp8_packet, with_mid_and_rid};
+
+#[test]
+fn simulcast_switches_at_a_keyframe_without_a_seam() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, simulcast(), false);
+    for (rid, ssrc) in [("r0", 100), ("r1", 200)] {
+        world.send_rtp(alice, &with_mid_and_rid(vp8_packet(1, ssrc, true), "1", rid));
+    }
+    let consumer = world.consume(bob, &producer);
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.id.clone() });
+    let mut sequence = 1;
+    let mut both = |world: &mut World, keyframe: bool| {
+        sequence += 1;
+        world.send_rtp(alice, &vp8_packet(sequence, 100, keyframe));
+        world.send_rtp(alice, &vp8_packet(1000 + sequence, 200, keyframe));
+        world.pass(Duration::from_millis(20));
+    };
+    both(&mut world, true);
+    both(&mut world, false);
+    world.done(
+        "bob",
+        Action::SetPreferredLayers { consumer: consumer.id.clone(), spatial: 0, temporal: None },
+    );
+    both(&mut world, false);
+    both(&mut world, true);
+    both(&mut world, false);
+    let sequences: Vec<u16> = world
+        .received(bob)
+        .iter()
+        .map(|packet| RtpHeader::parse(packet).expect("RTP").sequence_number)
+        .collect();
+    assert!(sequences.len() >= 5, "{sequences:?}");
+    assert!(sequences.windows(2).all(|pair| pair[1] == pair[0] + 1), "{sequences:?}");
+}
+
+/// Alice publishes SSRCs 100 and 200 without RIDs, in steps of 20 ms and 3000 ticks; Bob watches.
+struct Legacy {
+    world: World,
+    alice: usize,
+    bob: usize,
+    consumer: ConsumerId,
+    sequence: u16,
+}
+
+/// By how much the second encoding's numbers and pictures are ahead of the first's.
+const AHEAD: u16 = 1000;
+
+impl Legacy {
+    fn new() -> Self {
+        let mut world = World::new();
+        let (alice, bob) = world.connected_pair();
+        let producer = world.produce(alice, MediaKind::Video, legacy_simulcast(), false);
+        let consumer = world.consume(bob, &producer);
+        assert_eq!(consumer.consumer_type, ConsumerType::Simulcast);
+        world.done("bob", Action::ResumeConsumer { consumer: consumer.id.clone() });
+        Self { world, alice, bob, consumer: consumer.id, sequence: 0 }
+    }
+
+    /// A frame of each encoding, the lower one first; what Bob got of it.
+    fn frame(&mut self, keyframe: bool, encodings: &[u32]) -> Vec<(u16, u32)> {
+        self.sequence += 1;
+        for ssrc in encodings {
+            let sequence = self.sequence + if *ssrc == 200 { AHEAD } else { 0 };
+            self.world.send_rtp(self.alice, &vp8_packet(sequence, *ssrc, keyframe));
+        }
+        self.world.pass(Duration::from_millis(20));
+        let header = |packet: &Vec<u8>| {
+            let header = RtpHeader::parse(packet).expect("RTP");
+            (header.sequence_number, header.timestamp)
+        };
+        self.world.received(self.bob).iter().map(header).collect()
+    }
+
+    fn prefer(&mut self, spatial: u8) {
+        let consumer = self.consumer.clone();
+        self.world.done("bob", Action::SetPreferredLayers { consumer, spatial, temporal: None });
+    }
+
+    fn asked(&mut self) -> Vec<u32> {
+        let mut asked = Vec::new();
+        for compound in self.world.received_rtcp(self.alice) {
+            feedback::parse(&compound, |item| {
+                if let feedback::Item::KeyframeRequest { ssrc } = item {
+                    asked.push(ssrc);
+                }
+            });
+        }
+        asked
+    }
+
+    fn told(&self) -> Vec<Option<u8>> {
+        let layers = self.world.events().iter().filter_map(|event| match event {
+            EventKind::ConsumerLayers { layers, .. } => Some(layers.map(|(spatial, _)| spatial)),
+            _ => None,
+        });
+        layers.collect()
+    }
+}
+
+#[test]
+fn simulcast_without_rids_is_told_apart_by_ssrc() {
+    const BOTH: &[u32] = &[100, 200];
+    let mut legacy = Legacy::new();
+    assert_eq!(legacy.asked(), [200], "the best is wanted");
+    legacy.frame(false, BOTH);
+    let first = legacy.frame(true, BOTH);
+    assert_eq!(first.len(), 1);
+    legacy.world.pass(Duration::from_secs(1));
+    legacy.frame(false, BOTH);
+    legacy.asked();
+    legacy.prefer(0);
+    assert_eq!(legacy.asked(), [100]);
+    assert_eq!(legacy.frame(false, BOTH).len(), 1, "the former goes on until the keyframe");
+    assert_eq!(legacy.frame(true, &[100]).len(), 1);
+    assert!(legacy.frame(false, &[200]).is_empty());
+    legacy.prefer(1);
+    assert_eq!(legacy.frame(true, &[200]).len(), 1);
+    // The publisher turns the upper one off (contract §6, `setMaxSpatialLayer`).
+    for _ in 0..100 {
+        legacy.frame(false, &[100]);
+    }
+    assert!(legacy.asked().contains(&100));
+    assert_eq!(legacy.frame(true, &[100]).len(), 1);
+    legacy.world.pass(Duration::from_millis(300));
+    assert_eq!(legacy.told(), [Some(1), Some(0), Some(1), None, Some(0)]);
+}
