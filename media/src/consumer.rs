@@ -97,6 +97,8 @@ pub struct Consumer {
     pub selector: Selector,
     /// Its numbering.
     pub rewriter: Rewriter,
+    /// The encoding that was last entered; its timestamps are the ones that were rewritten.
+    pub entered: Option<usize>,
     /// When a packet was last forwarded.
     pub last_sent: Option<Instant>,
     /// Ring of sent packets by extended number; empty without retransmissions.
@@ -145,6 +147,7 @@ impl Consumer {
             extensions: ConsumerExtensions::new(rtp, source_extensions),
             selector: Selector::new(encodings),
             rewriter: Rewriter::new(random),
+            entered: None,
             last_sent: None,
             sent: if rtx_payload_type.is_some() { vec![None; KEPT_MAX] } else { Vec::new() },
             packets: 0,

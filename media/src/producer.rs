@@ -139,4 +139,14 @@ impl Producer {
             consumers: Vec::new(),
         }
     }
+
+    /// What added to a timestamp of encoding `to` gives that of encoding `from` for the same moment, as far as sender
+    /// reports tell.
+    pub fn alignment(&self, from: usize, to: usize) -> Option<u32> {
+        if from == to {
+            return Some(0);
+        }
+        let report = |encoding: usize| self.encodings.get(encoding)?.reception.sender_report();
+        Some(report(to)?.alignment(&report(from)?, self.clock_rate_hz))
+    }
 }

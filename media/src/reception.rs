@@ -50,6 +50,15 @@ pub struct SenderReport {
     pub at: Instant,
 }
 
+impl SenderReport {
+    /// What added to a timestamp of this source gives the timestamp of `other` for the same moment.
+    pub fn alignment(&self, other: &Self, clock_rate_hz: u32) -> u32 {
+        let since = i128::from(self.ntp.wrapping_sub(other.ntp) as i64);
+        let ticks = (since * i128::from(clock_rate_hz) + (1 << 31)) >> 32;
+        other.timestamp.wrapping_sub(self.timestamp).wrapping_add(ticks as u32)
+    }
+}
+
 impl Reception {
     /// The newest extended sequence number.
     pub fn newest(&self) -> Option<u64> {
@@ -230,6 +239,16 @@ mod tests {
         let report = reception.report(now, 7).expect("heard of");
         assert_eq!((report.cumulative_lost, report.fraction_lost, report.highest_sequence), (1, 64, 65_537));
         assert_eq!(reception.report(now, 7).expect("heard of").fraction_lost, 0);
+    }
+
+    #[test]
+    fn two_sources_are_aligned_by_what_their_reports_say() {
+        let at = Instant::now();
+        let one = SenderReport { ntp: 10 << 32, timestamp: 500, at };
+        let other = SenderReport { ntp: 9 << 32 | 1 << 31, timestamp: u32::MAX - 99, at };
+        // Half a second after the other's report: 45,000 ticks.
+        assert_eq!(500u32.wrapping_add(one.alignment(&other, 90_000)), 44_900);
+        assert_eq!(other.timestamp.wrapping_add(other.alignment(&one, 90_000)), 500u32.wrapping_sub(45_000));
     }
 
     #[test]

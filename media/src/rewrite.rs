@@ -26,6 +26,17 @@ pub struct Numbers {
     pub tl0: u8,
 }
 
+/// What is known of the media time between the last forwarded packet and the first of the next source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gap {
+    /// By our clock.
+    pub elapsed_ticks: u32,
+    /// By the publisher's: what added to the new source's timestamps gives the former's.
+    pub alignment: Option<u32>,
+    /// Clocks that are further apart are not comparable, and ours counts.
+    pub trusted_ticks: u32,
+}
+
 /// From `from` on, `sequence_offset` and `picture_offset` apply.
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -48,6 +59,8 @@ pub struct Rewriter {
     newest_out: Option<u64>,
     first_out: u64,
     timestamp_offset: u32,
+    /// How much later than their capture the timestamps are since the last switch, so that they did not run back.
+    timestamp_lead: u32,
     last_timestamp: u32,
     tl0_offset: u8,
     last_picture_id: u16,
@@ -64,6 +77,7 @@ impl Rewriter {
             newest_out: None,
             first_out: 1 + random % FIRST_SEQUENCE_MAX,
             timestamp_offset: (random >> 32) as u32,
+            timestamp_lead: 0,
             last_timestamp: 0,
             tl0_offset: 0,
             last_picture_id: (random >> 16) as u16 & 0x7fff,
@@ -82,13 +96,12 @@ impl Rewriter {
         self.newest_out
     }
 
-    /// The source changes (or starts): `sequence` is the first packet of it, `elapsed_ticks` the media time since the last
+    /// The source changes (or starts): `sequence` is the first packet of it, `gap` the media time since the last
     /// forwarded one.
-    pub fn switch(&mut self, sequence: u64, timestamp: u32, frame: &Frame, elapsed_ticks: u32) {
+    pub fn switch(&mut self, sequence: u64, timestamp: u32, frame: &Frame, gap: Gap) {
         let next = self.newest_out.map_or(self.first_out, |newest| newest + 1);
         if self.newest_out.is_some() {
-            self.timestamp_offset =
-                self.last_timestamp.wrapping_add(elapsed_ticks.max(1)).wrapping_sub(timestamp);
+            self.align(timestamp, gap);
         }
         let picture = frame.vp8.picture.map_or(0, |(_, id)| id);
         self.tl0_offset = self.last_tl0.wrapping_add(1).wrapping_sub(frame.vp8.tl0.map_or(0, |(_, tl0)| tl0));
@@ -100,6 +113,26 @@ impl Rewriter {
         });
         self.newest_in = sequence;
         self.last_dropped_picture = None;
+    }
+
+    fn align(&mut self, timestamp: u32, gap: Gap) {
+        let by_clock = self.last_timestamp.wrapping_add(gap.elapsed_ticks.max(1));
+        let true_offset = self.timestamp_offset.wrapping_sub(self.timestamp_lead);
+        let captured =
+            gap.alignment.map(|alignment| timestamp.wrapping_add(alignment).wrapping_add(true_offset));
+        let out = match captured {
+            Some(captured) if distance(by_clock, captured).unsigned_abs() <= gap.trusted_ticks => {
+                // A layer's keyframe may be older than what was last sent of another.
+                let lead = (1 - distance(self.last_timestamp, captured)).max(0);
+                self.timestamp_lead = lead as u32;
+                captured.wrapping_add(self.timestamp_lead)
+            }
+            _ => {
+                self.timestamp_lead = 0;
+                by_clock
+            }
+        };
+        self.timestamp_offset = out.wrapping_sub(timestamp);
     }
 
     /// The numbers of a packet of the current source; `None` when it is older than the source's first forwarded packet, or
@@ -151,6 +184,11 @@ impl Rewriter {
     }
 }
 
+/// From one timestamp to another, across the wrap.
+fn distance(from: u32, to: u32) -> i32 {
+    to.wrapping_sub(from) as i32
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -165,7 +203,7 @@ mod tests {
     #[test]
     fn drops_close_and_losses_stay() {
         let mut rewriter = Rewriter::new(0);
-        rewriter.switch(100, 0, &frame(5), 0);
+        rewriter.switch(100, 0, &frame(5), Gap::default());
         let first = rewriter.map(100, 0, &frame(5)).expect("mapped");
         rewriter.skip(101, &frame(6));
         rewriter.skip(102, &frame(6));
@@ -181,9 +219,9 @@ mod tests {
     #[test]
     fn a_switch_continues() {
         let mut rewriter = Rewriter::new(7);
-        rewriter.switch(100, 1000, &frame(5), 0);
+        rewriter.switch(100, 1000, &frame(5), Gap::default());
         let before = rewriter.map(100, 1000, &frame(5)).expect("mapped");
-        rewriter.switch(60_000, 777, &frame(900), 3000);
+        rewriter.switch(60_000, 777, &frame(900), Gap { elapsed_ticks: 3000, ..Gap::default() });
         let after = rewriter.map(60_000, 777, &frame(900)).expect("mapped");
         assert_eq!(after.sequence, before.sequence + 1);
         assert_eq!(after.timestamp, before.timestamp.wrapping_add(3000));
@@ -194,7 +232,7 @@ mod tests {
     #[test]
     fn what_was_left_out_has_no_number() {
         let mut rewriter = Rewriter::new(0);
-        rewriter.switch(100, 0, &frame(5), 0);
+        rewriter.switch(100, 0, &frame(5), Gap::default());
         rewriter.map(100, 0, &frame(5)).expect("mapped");
         rewriter.skip(101, &Frame::default());
         rewriter.skip(103, &Frame::default());
@@ -209,7 +247,7 @@ mod tests {
     #[test]
     fn padding_within_a_dropped_picture_is_no_picture() {
         let mut rewriter = Rewriter::new(0);
-        rewriter.switch(100, 0, &frame(5), 0);
+        rewriter.switch(100, 0, &frame(5), Gap::default());
         let before = rewriter.map(100, 0, &frame(5)).expect("mapped");
         rewriter.skip(101, &frame(6));
         rewriter.skip(102, &Frame::default());
@@ -249,7 +287,7 @@ mod tests {
         fn numbers_never_repeat_and_gaps_are_the_sources(fates in fates(), random in any::<u64>()) {
             let mut rewriter = Rewriter::new(random);
             let mut sequence = 65_500;
-            rewriter.switch(sequence, 0, &frame(0), 0);
+            rewriter.switch(sequence, 0, &frame(0), Gap::default());
             let mut newest = rewriter.map(sequence, 0, &frame(0)).expect("the first").sequence;
             let mut given = std::collections::HashSet::from([newest]);
             let (mut gap, mut pending) = (0, Vec::new());
@@ -271,7 +309,7 @@ mod tests {
                             sequence += further;
                             pending.clear();
                             gap = 0;
-                            rewriter.switch(sequence, 0, &frame(0), 1);
+                            rewriter.switch(sequence, 0, &frame(0), Gap::default());
                         }
                         let out = rewriter.map(sequence, 0, &frame(0)).expect("the newest").sequence;
                         prop_assert_eq!(out, newest + 1 + gap);
@@ -294,11 +332,47 @@ mod tests {
         #[test]
         fn timestamps_go_on_over_a_switch(before in any::<u32>(), after in any::<u32>(), elapsed in 0u32..1 << 30) {
             let mut rewriter = Rewriter::new(1);
-            rewriter.switch(1, before, &frame(0), 0);
+            rewriter.switch(1, before, &frame(0), Gap::default());
             let last = rewriter.map(1, before, &frame(0)).expect("mapped").timestamp;
-            rewriter.switch(9, after, &frame(0), elapsed);
+            // The publisher's clocks disagree with ours by more than can be.
+            let alignment = Some(last.wrapping_sub(after).wrapping_add(elapsed ^ 1 << 30));
+            let gap = Gap { elapsed_ticks: elapsed, alignment, trusted_ticks: 900_000 };
+            rewriter.switch(9, after, &frame(0), gap);
             let next = rewriter.map(9, after, &frame(0)).expect("mapped").timestamp;
             prop_assert_eq!(next.wrapping_sub(last), elapsed.max(1));
+        }
+
+        /// Two layers of one camera with timestamps of their own; frames of one arrive up to a frame later than the other's.
+        #[test]
+        fn timestamps_follow_the_capture_through_any_number_of_switches(
+            starts in any::<[u32; 2]>(),
+            stays in proptest::collection::vec((1u64..20, -1i64..=1), 1..60),
+        ) {
+            const FRAME: u32 = 3000;
+            let timestamp = |layer: usize, captured: u64| starts[layer].wrapping_add(FRAME.wrapping_mul(captured as u32));
+            let mut rewriter = Rewriter::new(5);
+            let (mut captured, mut sequence, mut layer) = (100u64, 0, 0);
+            let mut first_and_last = None;
+            for (stay, lag) in stays {
+                let gap = Gap {
+                    // Our clock sees the network's jitter.
+                    elapsed_ticks: (i64::from(FRAME) + 2000 * lag) as u32,
+                    alignment: Some(starts[1 - layer].wrapping_sub(starts[layer])),
+                    trusted_ticks: 90_000,
+                };
+                captured = captured.checked_add_signed(lag).expect("far from zero");
+                rewriter.switch(sequence, timestamp(layer, captured), &frame(0), gap);
+                for _ in 0..stay {
+                    let out = rewriter.map(sequence, timestamp(layer, captured), &frame(0)).expect("mapped").timestamp;
+                    let (first, last) = *first_and_last.get_or_insert((out.wrapping_sub(FRAME * captured as u32), out.wrapping_sub(1)));
+                    prop_assert!(distance(last, out) > 0);
+                    let late = distance(first.wrapping_add(FRAME.wrapping_mul(captured as u32)), out);
+                    prop_assert!((0..=2 * FRAME as i32).contains(&late), "{late} ticks late");
+                    first_and_last = Some((first, out));
+                    (captured, sequence) = (captured + 1, sequence + 1);
+                }
+                layer = 1 - layer;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
-use crate::rewrite::Numbers;
+use crate::rewrite::{Gap, Numbers};
 use crate::rtp::{
     self, Extensions, HEADER_LEN_MAX, HeaderExtensions, HeaderFields, RtpHeader, abs_send_time,
 };
@@ -217,6 +217,9 @@ impl Sfu {
 /// The same packet is not sent again sooner: NACKs are repeated faster than a round trip.
 const RESEND_INTERVAL: std::time::Duration = std::time::Duration::from_millis(30);
 
+/// Sender reports that put a switch further from where our own clock does are wrong: layers of one camera arrive within less.
+const REPORT_ERROR_SECONDS_MAX: u32 = 2;
+
 /// Arrival in media ticks, for jitter.
 fn ticks(now: Instant, start: Instant, clock_rate_hz: u32) -> u32 {
     let micros = now.saturating_duration_since(start).as_micros();
@@ -254,8 +257,13 @@ fn forward(
         Decision::Ignore => return,
         Decision::Skip => return consumer.rewriter.skip(incoming.sequence, &incoming.frame),
         Decision::Switch => {
-            let elapsed = consumer.last_sent.map_or(0, |last| ticks(now, last, producer.clock_rate_hz));
-            consumer.rewriter.switch(incoming.sequence, incoming.timestamp, &incoming.frame, elapsed);
+            let entered = consumer.entered.replace(incoming.encoding);
+            let gap = Gap {
+                elapsed_ticks: consumer.last_sent.map_or(0, |last| ticks(now, last, producer.clock_rate_hz)),
+                alignment: entered.and_then(|from| producer.alignment(from, incoming.encoding)),
+                trusted_ticks: REPORT_ERROR_SECONDS_MAX * producer.clock_rate_hz,
+            };
+            consumer.rewriter.switch(incoming.sequence, incoming.timestamp, &incoming.frame, gap);
         }
         Decision::Forward => {}
     }

@@ -88,6 +88,15 @@ impl Legacy {
         self.world.done("bob", Action::SetPreferredLayers { consumer, spatial, temporal: None });
     }
 
+    /// Both encodings say which timestamp belongs to one moment of Alice's clock.
+    fn sender_reports(&mut self) {
+        for (ssrc, ahead) in [(100, 0), (200, AHEAD)] {
+            let mut report = Vec::new();
+            feedback::write_sender_report(&mut report, ssrc, 7 << 32, 3000 * u32::from(ahead), 1, 1);
+            self.world.send_rtcp(self.alice, &report);
+        }
+    }
+
     fn asked(&mut self) -> Vec<u32> {
         let mut asked = Vec::new();
         for compound in self.world.received_rtcp(self.alice) {
@@ -135,4 +144,26 @@ fn simulcast_without_rids_is_told_apart_by_ssrc() {
     assert_eq!(legacy.frame(true, &[100]).len(), 1);
     legacy.world.pass(Duration::from_millis(300));
     assert_eq!(legacy.told(), [Some(1), Some(0), Some(1), None, Some(0)]);
+}
+
+#[test]
+fn timestamps_follow_sender_reports_through_switches() {
+    const BOTH: &[u32] = &[100, 200];
+    let mut legacy = Legacy::new();
+    legacy.frame(false, BOTH);
+    let start = legacy.frame(true, BOTH)[0];
+    legacy.sender_reports();
+    let (mut last, mut sent) = (start, 1);
+    for round in 0..6 {
+        legacy.prefer(round % 2);
+        let keyframe = legacy.frame(true, BOTH);
+        sent += keyframe.len() as u16;
+        let now = *keyframe.last().expect("a packet");
+        // When the upper layer's keyframe follows the lower one's own frame, one tick is between them.
+        let captured = start.1.wrapping_add(3000 * u32::from(legacy.sequence - 2));
+        assert!(now.1.wrapping_sub(captured) <= 1, "{round}: {now:?}");
+        assert!(now.1.wrapping_sub(last.1) < 1 << 31);
+        last = now;
+    }
+    assert_eq!(last.0, start.0 + sent - 1);
 }
