@@ -4,6 +4,7 @@ mod api;
 mod auth;
 mod calls;
 mod client;
+mod coturn_client;
 mod hostile;
 mod process;
 mod server;
