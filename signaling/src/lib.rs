@@ -6,3 +6,5 @@ mod message;
 pub mod net;
 #[cfg(feature = "net")]
 pub mod store;
+
+pub use message::message_types;

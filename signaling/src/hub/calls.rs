@@ -71,23 +71,6 @@ pub(super) struct Held {
 
 type Done = Result<(), Refusal>;
 
-/// Whether `kind` is a message about calls.
-pub(super) fn is_message(kind: &str) -> bool {
-    [
-        "call-initiate",
-        "call-answer",
-        "call-reject",
-        "call-end",
-        "call-invite",
-        "call-upgrade",
-        "offer",
-        "answer",
-        "renegotiate",
-        "ice-candidate",
-    ]
-    .contains(&kind)
-}
-
 fn not_found() -> Refusal {
     Refusal::new("call-not-found", "Call not found")
 }

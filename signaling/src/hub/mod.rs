@@ -26,7 +26,7 @@ use self::backlog::Backlog;
 use self::calls::{Call, Held};
 use self::rooms::{Pending, Room};
 use self::session::{Conn, Session};
-use crate::message::ClientMessage;
+use crate::message::Family;
 
 /// Why the hub wants to wake up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,9 @@ pub struct Hub {
     outputs: VecDeque<Output>,
 }
 
+/// The sentence of an error.
+const SENTENCE_CHARS_MAX: usize = 256;
+
 /// An error that the sender of a message is told.
 #[derive(Debug)]
 struct Refusal {
@@ -71,7 +74,11 @@ struct Refusal {
 
 impl Refusal {
     fn new(code: &'static str, error: impl Into<String>) -> Self {
-        Self { code, error: error.into(), user: None }
+        let mut error: String = error.into();
+        if let Some((end, _)) = error.char_indices().nth(SENTENCE_CHARS_MAX) {
+            error.truncate(end); // parsers quote what they were given, which may be long
+        }
+        Self { code, error, user: None }
     }
 }
 
@@ -179,30 +186,24 @@ impl Hub {
         }
     }
 
-    /// One message of a session, within its rate. Requests of rooms carry a `requestId`; the rest is about calls.
+    /// One message of a session, within its rate.
     fn message(&mut self, session: &SessionId, text: &str) {
-        let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else {
-            return self.refuse(
-                session,
-                Refusal::new("invalid-message", "Invalid message format"),
-                &Value::Null,
-            );
+        let invalid = |why: &str| Refusal::new("invalid-message", format!("Invalid message format{why}"));
+        let message = match serde_json::from_str::<Value>(text) {
+            Ok(message) if message.is_object() => message,
+            _ => return self.refuse(session, invalid(""), &Value::Null),
         };
-        let message = Value::Object(object);
-        let kind = message["type"].as_str().unwrap_or_default();
-        if kind.is_empty() {
-            return self.refuse(session, Refusal::new("invalid-message", "Invalid message format"), &message);
-        }
-        if rooms::is_request(kind) {
-            return self.request(session, &message);
-        }
-        if kind == "quality-report" {
-            return self.quality_report(session, &message);
-        }
-        let done = match serde_json::from_value::<ClientMessage>(message.clone()) {
-            Ok(parsed) => self.call_message(session, parsed),
-            Err(_) if !calls::is_message(kind) => Err(Refusal::new("unknown-type", "Unknown message type")),
-            Err(error) => Err(Refusal::new("invalid-message", format!("Invalid message format: {error}"))),
+        let Some(kind) = message.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty()) else {
+            return self.refuse(session, invalid(": type is missing"), &message);
+        };
+        let done = match Family::of(kind) {
+            Some(Family::Room) => return self.request(session, &message),
+            Some(Family::Quality) => return self.quality_report(session, &message),
+            Some(Family::Call) => match serde_json::from_value(message.clone()) {
+                Ok(parsed) => self.call_message(session, parsed),
+                Err(error) => Err(invalid(&format!(": {error}"))),
+            },
+            None => Err(Refusal::new("unknown-type", "Unknown message type")),
         };
         if let Err(refusal) = done {
             self.refuse(session, refusal, &message);

@@ -6,11 +6,12 @@
 use std::time::{Duration, Instant};
 
 use common::call_record::QualitySummary;
-use common::ids::{CallId, PeerId, RoomId, SessionId};
-use serde::{Deserialize, Serialize};
+use common::ids::{PeerId, RoomId, SessionId};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Hub, Refusal};
+use crate::message::QualityReport;
 
 /// For reports without the number of packets: 50/s of audio and about 100/s of video are assumed.
 const PACKETS_PER_SECOND: f64 = 150.0;
@@ -57,24 +58,6 @@ impl Rating {
             Self::Poor => "poor",
         }
     }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Report {
-    call_id: Option<CallId>,
-    metrics: Metrics,
-}
-
-/// What is used of a report; the rest is for later readers.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct Metrics {
-    audio_packets_lost: f64,
-    video_packets_lost: f64,
-    packets_received: Option<f64>,
-    round_trip_time: f64,
 }
 
 /// The last report of a session: totals since the client's start.
@@ -165,7 +148,7 @@ impl PeerQuality {
 impl Hub {
     /// From a client; there is no answer unless it is wrong.
     pub(super) fn quality_report(&mut self, id: &SessionId, message: &Value) {
-        let Ok(report) = serde_json::from_value::<Report>(message.clone()) else {
+        let Ok(report) = serde_json::from_value::<QualityReport>(message.clone()) else {
             return self.refuse(id, Refusal::new("invalid-message", "Invalid message format"), message);
         };
         let metrics = report.metrics;

@@ -89,38 +89,6 @@ pub(super) enum Then {
     Muted { producer: ProducerId, by: PeerId },
 }
 
-/// Whether `kind` is a request of a room.
-pub(super) fn is_request(kind: &str) -> bool {
-    [
-        "join-room",
-        "leave-room",
-        "create-transport",
-        "connect-transport",
-        "restart-ice",
-        "close-transport",
-        "produce",
-        "pause-producer",
-        "resume-producer",
-        "close-producer",
-        "consume",
-        "pause-consumer",
-        "resume-consumer",
-        "close-consumer",
-        "set-preferred-layers",
-        "set-priority",
-        "request-key-frame",
-        "produce-data",
-        "consume-data",
-        "close-data-producer",
-        "close-data-consumer",
-        "get-stats",
-        "mute-peer",
-        "remove-peer",
-        "close-room",
-    ]
-    .contains(&kind)
-}
-
 fn room_not_found() -> Refusal {
     Refusal::new("room-not-found", "Room not found")
 }

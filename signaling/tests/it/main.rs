@@ -1,8 +1,10 @@
 //! Scripts on the signaling core: given, input, expected outputs. No clock, socket or database.
 
+mod bad_input;
 mod calls;
 mod property;
 mod quality;
 mod rooms;
+mod scene;
 mod script;
 mod sessions;

@@ -9,7 +9,7 @@ use common::control::{Action, Command, Done, FromMedia, MediaError, Reply};
 use common::ids::{PeerId, ProducerId, RoomId, SessionId};
 use common::token::Claims;
 use serde_json::{Value, json};
-use signaling::hub::{ConnId, Hub, HubConfig, IceServers, Input, Output};
+use signaling::hub::{AdminRequest, AdminResult, ConnId, Hub, HubConfig, IceServers, Input, Output};
 
 /// The world around one hub.
 pub struct World {
@@ -29,6 +29,7 @@ pub struct World {
     pub sent: Vec<(u64, Value)>,
     pub closed: Vec<(u64, u16)>,
     pub alive: Vec<u64>,
+    admin: Option<AdminResult>,
 }
 
 impl World {
@@ -60,6 +61,7 @@ impl World {
             sent: Vec::new(),
             closed: Vec::new(),
             alive: Vec::new(),
+            admin: None,
         }
     }
 
@@ -92,7 +94,8 @@ impl World {
                     self.media.push(command);
                 }
                 Output::Log(record) => self.records.push(record),
-                Output::Ping { .. } | Output::Admin { .. } => {}
+                Output::Admin { result, .. } => self.admin = Some(result),
+                Output::Ping { .. } => {}
             }
         }
     }
@@ -146,6 +149,12 @@ impl World {
 
     pub fn user(&mut self, conn: u64, user: &str) {
         self.connect(conn, user, json!({}), None);
+    }
+
+    /// What an administrator is answered; null is "no such thing".
+    pub fn admin(&mut self, request: AdminRequest) -> Value {
+        self.put(Input::Admin { id: 0, request });
+        self.admin.take().expect("every request is answered").unwrap_or_default()
     }
 
     /// What this message made the hub send, to everybody.
