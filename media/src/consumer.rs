@@ -19,6 +19,8 @@ pub struct Sent {
     pub sequence: u64,
     /// Which encoding it came from.
     pub encoding: u8,
+    /// M bit.
+    pub marker: bool,
     /// When it was last sent again.
     pub resent: Option<Instant>,
 }

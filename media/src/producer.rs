@@ -4,10 +4,34 @@ use common::control::ConsumerType;
 use common::ids::{PeerId, ProducerId, RoomId};
 use common::rtp_parameters::{MediaKind, RtpParameters};
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Frame};
 use crate::keyframe::KeyframeRequests;
 use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
 use crate::reception::{Reception, Store};
+
+/// The highest spatial and temporal layers that have come lately.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LayersHeard {
+    now: (u8, u8),
+    before: (u8, u8),
+}
+
+impl LayersHeard {
+    /// A packet has come.
+    pub fn note(&mut self, frame: &Frame) {
+        self.now = (self.now.0.max(frame.spatial), self.now.1.max(frame.temporal));
+    }
+
+    /// An interval is over: what did not come in it and does not come in the next is gone.
+    pub fn turn(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    /// Spatial and temporal.
+    pub fn highest(&self) -> (u8, u8) {
+        (self.now.0.max(self.before.0), self.now.1.max(self.before.1))
+    }
+}
 
 /// One encoding: a simulcast layer, or the only one.
 #[derive(Debug, Default)]
@@ -22,6 +46,8 @@ pub struct Encoding {
     pub reception: Reception,
     /// Its newest packets.
     pub store: Store,
+    /// Layers within it.
+    pub layers: LayersHeard,
     /// What was asked of it.
     pub keyframes: KeyframeRequests,
 }
@@ -138,6 +164,12 @@ impl Producer {
             encodings,
             consumers: Vec::new(),
         }
+    }
+
+    /// Whether its subscribers choose layers, and we see which packet is of which: AV1 names them in a header extension that
+    /// is not read here.
+    pub fn has_layers(&self) -> bool {
+        self.consumer_type != ConsumerType::Simple && self.codec != Codec::Av1
     }
 
     /// What added to a timestamp of encoding `to` gives that of encoding `from` for the same moment, as far as sender

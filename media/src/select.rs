@@ -1,4 +1,5 @@
-//! Which encoding a consumer gets: the best one that flows and is wanted, entered at a keyframe only.
+//! Which encoding a consumer gets: the best one that flows and is wanted, entered at a keyframe only; and which of its
+//! layers, which are left out between pictures and come back where a decoder can follow.
 //!
 //! `sfu` reports what each encoding does and asks for keyframes of [`Selector::target`]; `rewrite` numbers what is let
 //! through.
@@ -26,10 +27,13 @@ pub enum Decision {
 /// One consumer's choice.
 #[derive(Debug)]
 pub struct Selector {
-    preferred_spatial: usize,
+    /// The encoding of several, or the layer of one encoding that has several.
+    preferred_spatial: u8,
     preferred_temporal: u8,
+    encodings: usize,
     current: Option<usize>,
-    /// Highest temporal layer that is let through; follows the preferred one when a decoder can follow.
+    /// Highest layers that are let through; they follow the preferred ones when a decoder can follow.
+    spatial: u8,
     temporal: u8,
     target: usize,
 }
@@ -38,9 +42,11 @@ impl Selector {
     /// Wants the best of `encodings`.
     pub fn new(encodings: usize) -> Self {
         Self {
-            preferred_spatial: encodings.saturating_sub(1),
+            preferred_spatial: u8::MAX,
             preferred_temporal: u8::MAX,
+            encodings,
             current: None,
+            spatial: u8::MAX,
             temporal: u8::MAX,
             target: encodings.saturating_sub(1),
         }
@@ -48,7 +54,7 @@ impl Selector {
 
     /// What the client asked for; takes effect at the next [`Selector::choose`].
     pub fn prefer(&mut self, spatial: u8, temporal: Option<u8>) {
-        self.preferred_spatial = usize::from(spatial);
+        self.preferred_spatial = spatial;
         self.preferred_temporal = temporal.unwrap_or(u8::MAX);
     }
 
@@ -69,7 +75,7 @@ impl Selector {
         let mut best = None;
         for (encoding, _) in last_heard.enumerate().filter(|(_, at)| flows(at)) {
             // The highest that is not above what is wanted; failing that, the lowest above it.
-            if encoding <= self.preferred_spatial || best.is_none() {
+            if encoding <= usize::from(self.preferred_spatial) || best.is_none() {
                 best = Some(encoding);
             }
         }
@@ -82,26 +88,53 @@ impl Selector {
         self.current = None;
     }
 
-    /// Decides about one packet.
-    pub fn decide(&mut self, encoding: usize, frame: &Frame) -> Decision {
+    /// Spatial and temporal layer that the consumer gets of an encoding in which `highest` are there.
+    pub fn layers(&self, encoding: usize, highest: (u8, u8)) -> (u8, u8) {
+        let spatial = if self.encodings > 1 { encoding as u8 } else { self.spatial.min(highest.0) };
+        (spatial, self.temporal.min(highest.1))
+    }
+
+    /// Whether a higher spatial layer of the current encoding is wanted, where `highest` is there: it is entered at a
+    /// keyframe.
+    pub fn waits_for_layer(&self, highest: u8) -> bool {
+        self.encodings == 1 && self.current.is_some() && self.spatial < self.preferred_spatial.min(highest)
+    }
+
+    /// Whether the picture ends with this packet because the layers above are left out.
+    pub fn cuts_behind(&self, frame: &Frame) -> bool {
+        frame.end && frame.spatial == self.spatial
+    }
+
+    /// Decides about one packet; `newest` when no later one of its encoding has come.
+    pub fn decide(&mut self, encoding: usize, frame: &Frame, newest: bool) -> Decision {
         if encoding == self.target && self.current != Some(encoding) && frame.keyframe {
             self.current = Some(encoding);
-            self.temporal = self.preferred_temporal;
+            (self.spatial, self.temporal) = (self.preferred_spatial, self.preferred_temporal);
             return Decision::Switch;
         }
         if self.current != Some(encoding) {
             return Decision::Ignore;
         }
-        if frame.start {
-            self.follow_preferred_temporal(frame);
+        if frame.start && newest {
+            self.follow_preferred(frame);
         }
-        if frame.temporal > self.temporal { Decision::Skip } else { Decision::Forward }
+        if frame.temporal > self.temporal || frame.spatial > self.spatial {
+            Decision::Skip
+        } else {
+            Decision::Forward
+        }
     }
 
-    /// Down at the start of any frame, so that none is cut; up one layer at a time, at a frame that does not refer to what
-    /// was left out (RFC 7741 §4.2, Y).
-    fn follow_preferred_temporal(&mut self, frame: &Frame) {
-        if self.preferred_temporal < self.temporal {
+    /// Down at the start of any picture, so that none is cut. Up at a keyframe; temporally also where what follows does not
+    /// refer to what was left out: one layer at a time at VP8's Y bit (RFC 7741 §4.2), to any behind VP9's U bit (RFC 9628
+    /// §4.2).
+    fn follow_preferred(&mut self, frame: &Frame) {
+        self.spatial = self.spatial.min(self.preferred_spatial);
+        if frame.keyframe {
+            (self.spatial, self.temporal) = (self.preferred_spatial, self.preferred_temporal);
+        } else if self.preferred_temporal < self.temporal
+            || frame.up && frame.temporal <= self.temporal.min(self.preferred_temporal)
+        {
             self.temporal = self.preferred_temporal;
         } else if frame.sync
             && frame.temporal <= self.preferred_temporal
@@ -120,24 +153,31 @@ mod tests {
     const DELTA: Frame = vp8(false, true, 0, false);
 
     const fn vp8(keyframe: bool, start: bool, temporal: u8, sync: bool) -> Frame {
-        Frame { keyframe, start, temporal, sync, vp8: crate::codec::Vp8Ids { picture: None, tl0: None } }
+        let vp8 = crate::codec::Vp8Ids { picture: None, tl0: None };
+        Frame { keyframe, start, end: false, spatial: 0, temporal, sync, up: false, vp8 }
+    }
+
+    /// The first packet of a VP9 layer frame.
+    const fn vp9(keyframe: bool, spatial: u8, temporal: u8, up: bool) -> Frame {
+        let keyframe = keyframe && spatial == 0;
+        Frame { start: spatial == 0, spatial, up, ..vp8(keyframe, true, temporal, false) }
     }
 
     #[test]
     fn it_enters_at_a_keyframe_and_falls_away_from_silence() {
         let now = Instant::now();
         let mut selector = Selector::new(3);
-        assert_eq!(selector.decide(2, &DELTA), Decision::Ignore);
-        assert_eq!(selector.decide(2, &KEYFRAME), Decision::Switch);
-        assert_eq!(selector.decide(2, &DELTA), Decision::Forward);
+        assert_eq!(selector.decide(2, &DELTA, true), Decision::Ignore);
+        assert_eq!(selector.decide(2, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(2, &DELTA, true), Decision::Forward);
         let later = now + Duration::from_secs(2);
         assert!(selector.choose(later, [Some(later), Some(later), Some(now)].into_iter()));
         assert_eq!((selector.target(), selector.current()), (Some(1), Some(2)));
         selector.prefer(0, Some(0));
         selector.choose(later, [Some(later); 3].into_iter());
         assert_eq!(selector.target(), Some(0));
-        assert_eq!(selector.decide(0, &KEYFRAME), Decision::Switch);
-        assert_eq!(selector.decide(0, &vp8(false, true, 1, false)), Decision::Skip);
+        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(0, &vp8(false, true, 1, false), true), Decision::Skip);
     }
 
     #[test]
@@ -156,10 +196,10 @@ mod tests {
     fn temporal_layers_change_between_frames_and_rise_where_a_decoder_can_follow() {
         let mut selector = Selector::new(1);
         selector.prefer(0, Some(0));
-        assert_eq!(selector.decide(0, &KEYFRAME), Decision::Switch);
+        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
         let mut check = |preferred, start, temporal, sync, expected| {
             selector.prefer(0, Some(preferred));
-            assert_eq!(selector.decide(0, &vp8(false, start, temporal, sync)), expected);
+            assert_eq!(selector.decide(0, &vp8(false, start, temporal, sync), true), expected);
         };
         check(2, true, 2, true, Decision::Skip); // layer 1, to which later frames of 2 refer, is not there
         check(2, true, 1, false, Decision::Skip); // refers to what was left out
@@ -169,5 +209,57 @@ mod tests {
         check(2, true, 2, true, Decision::Forward);
         check(0, false, 2, true, Decision::Forward); // the rest of a frame
         check(0, true, 1, false, Decision::Skip);
+    }
+
+    #[test]
+    fn a_keyframe_lets_every_preferred_layer_in_unless_it_is_late() {
+        let mut selector = Selector::new(1);
+        selector.prefer(0, Some(0));
+        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
+        selector.prefer(0, Some(2));
+        assert_eq!(selector.decide(0, &KEYFRAME, false), Decision::Forward);
+        assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Skip);
+        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Forward);
+        assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Forward);
+    }
+
+    #[test]
+    fn spatial_layers_of_one_encoding_go_between_pictures_and_come_at_a_keyframe() {
+        let mut selector = Selector::new(1);
+        selector.prefer(2, None);
+        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Switch);
+        assert_eq!(selector.layers(0, (2, 1)), (2, 1));
+        let mut check = |preferred, frame: Frame, expected| {
+            selector.prefer(preferred, None);
+            assert_eq!(selector.decide(0, &frame, true), expected);
+            let cut = selector.cuts_behind(&Frame { end: true, ..frame });
+            assert_eq!(cut, expected == Decision::Forward && preferred == frame.spatial, "{frame:?}");
+        };
+        check(2, vp9(true, 2, 0, false), Decision::Forward);
+        check(1, vp9(false, 0, 0, false), Decision::Forward);
+        check(1, vp9(false, 1, 0, false), Decision::Forward);
+        check(1, vp9(false, 2, 0, false), Decision::Skip);
+        selector.prefer(2, None);
+        assert!(selector.waits_for_layer(2) && !selector.waits_for_layer(1));
+        assert_eq!(selector.decide(0, &vp9(false, 2, 0, false), true), Decision::Skip);
+        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Forward);
+        assert_eq!(selector.decide(0, &vp9(true, 2, 0, false), true), Decision::Forward);
+        assert!(!selector.waits_for_layer(2));
+    }
+
+    #[test]
+    fn vp9_names_the_pictures_behind_which_temporal_layers_may_rise() {
+        let mut selector = Selector::new(1);
+        selector.prefer(0, Some(0));
+        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Switch);
+        selector.prefer(0, Some(2));
+        let mut check = |temporal, up, expected| {
+            assert_eq!(selector.decide(0, &vp9(false, 0, temporal, up), true), expected);
+        };
+        check(0, false, Decision::Forward);
+        check(1, true, Decision::Skip); // what follows may refer to pictures of layer 1 that were left out
+        check(2, false, Decision::Skip);
+        check(0, true, Decision::Forward);
+        check(2, false, Decision::Forward);
     }
 }

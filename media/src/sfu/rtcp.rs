@@ -165,13 +165,18 @@ impl Sfu {
             let heard = producer.encodings[*current].reception.last_heard;
             heard.is_some_and(|at| now.saturating_duration_since(at) < crate::select::ENCODING_SILENT)
         });
-        let layers = flows.map(|encoding| (encoding as u8, 0));
-        if producer.encodings.len() > 1 && layers != consumer.told_layers {
+        let layers = flows.map(|encoding| {
+            consumer.selector.layers(encoding, producer.encodings[encoding].layers.highest())
+        });
+        let current = consumer.selector.current().and_then(|current| producer.encodings.get(current));
+        let waits = consumer.selector.target().is_some()
+            || current.is_some_and(|it| consumer.selector.waits_for_layer(it.layers.highest().0));
+        if producer.has_layers() && layers != consumer.told_layers {
             consumer.told_layers = layers;
             let (room, peer, consumer) = (consumer.room.clone(), consumer.peer.clone(), consumer.id.clone());
             self.tell(&room, &peer, EventKind::ConsumerLayers { consumer, layers });
         }
-        if self.consumers[key].selector.target().is_some() {
+        if waits {
             self.request_keyframe_for(now, key);
         }
     }
@@ -186,6 +191,7 @@ impl Sfu {
         for producer in &transport.producers {
             let producer = &mut self.producers[*producer];
             for encoding in &mut producer.encodings {
+                encoding.layers.turn();
                 let Some(ssrc) = encoding.ssrc else { continue };
                 blocks.extend(encoding.reception.report(now, ssrc));
                 if producer.remb {

@@ -22,6 +22,8 @@ use crate::transport::{SSRCS_MAX, SourceRoute, Transport};
 struct Incoming<'a> {
     encoding: usize,
     sequence: u64,
+    /// No later one has come.
+    newest: bool,
     timestamp: u32,
     marker: bool,
     payload: &'a [u8],
@@ -92,6 +94,7 @@ impl Sfu {
         encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
         encoding.reception.octets += payload.len() as u64;
         let frame = codec::inspect(producer.codec, payload);
+        encoding.layers.note(&frame);
         if frame.keyframe {
             encoding.keyframes.on_keyframe();
         }
@@ -101,6 +104,7 @@ impl Sfu {
         let incoming = Incoming {
             encoding: route.encoding,
             sequence,
+            newest: encoding.reception.newest() == Some(sequence),
             timestamp: header.timestamp,
             marker: header.marker,
             payload,
@@ -191,7 +195,7 @@ impl Sfu {
         consumer.rtx_sequence += 1;
         let fields = HeaderFields {
             payload_type,
-            marker: kept.marker,
+            marker: sent.marker,
             sequence_number: sequence as u16,
             timestamp: sent.numbers.timestamp,
             ssrc,
@@ -253,7 +257,7 @@ fn forward(
     if transport.srtp.is_none() {
         return;
     }
-    match consumer.selector.decide(incoming.encoding, &incoming.frame) {
+    match consumer.selector.decide(incoming.encoding, &incoming.frame, incoming.newest) {
         Decision::Ignore => return,
         Decision::Skip => return consumer.rewriter.skip(incoming.sequence, &incoming.frame),
         Decision::Switch => {
@@ -270,9 +274,10 @@ fn forward(
     let Some(numbers) = consumer.rewriter.map(incoming.sequence, incoming.timestamp, &incoming.frame) else {
         return;
     };
+    let marker = incoming.marker || consumer.selector.cuts_behind(&incoming.frame);
     let fields = HeaderFields {
         payload_type: consumer.payload_type,
-        marker: incoming.marker,
+        marker,
         sequence_number: numbers.sequence as u16,
         timestamp: numbers.timestamp,
         ssrc: consumer.ssrc,
@@ -289,7 +294,7 @@ fn forward(
         outbox,
     ) {
         let encoding = incoming.encoding as u8;
-        consumer.remember(Sent { numbers, sequence: incoming.sequence, encoding, resent: None });
+        consumer.remember(Sent { numbers, sequence: incoming.sequence, encoding, marker, resent: None });
         consumer.last_sent = Some(now);
         consumer.packets += 1;
         consumer.octets += incoming.payload.len() as u64;

@@ -52,7 +52,7 @@ impl World {
             worker: 1,
             announced: "192.0.2.1:44444".parse().expect("an address"),
             tcp: true,
-            codecs: ["opus", "VP8", "H264"].map(Into::into).to_vec(),
+            codecs: ["opus", "VP8", "H264", "VP9"].map(Into::into).to_vec(),
             max_bitrate: None,
         };
         let mut world = Self {
@@ -485,4 +485,42 @@ pub fn legacy_simulcast() -> RtpParameters {
     video(json!([
         {"ssrc": 100, "rtx": {"ssrc": 101}, "scalabilityMode": "L1T1"},
         {"ssrc": 200, "rtx": {"ssrc": 201}, "scalabilityMode": "L1T1"}]))
+}
+
+/// Several layers in one encoding.
+pub fn vp9_svc() -> RtpParameters {
+    parameters(json!({
+        "mid": "2",
+        "codecs": [
+            {"mimeType": "video/VP9", "payloadType": 98, "clockRate": 90000, "parameters": {"profile-id": 0},
+             "rtcpFeedback": [{"type": "nack", "parameter": ""}, {"type": "nack", "parameter": "pli"}]},
+            {"mimeType": "video/rtx", "payloadType": 99, "clockRate": 90000, "parameters": {"apt": 98}}],
+        "headerExtensions": [], "encodings": [{"ssrc": 9000, "rtx": {"ssrc": 9001}, "scalabilityMode": "L2T2_KEY"}],
+        "rtcp": {"cname": ""}
+    }))
+}
+
+/// A whole frame of one VP9 layer in one packet, in the flexible mode.
+pub fn vp9_packet(
+    sequence: u16,
+    picture: u16,
+    (spatial, temporal): (u8, u8),
+    keyframe: bool,
+    last: bool,
+) -> Vec<u8> {
+    // I, L, F, B, E, and P unless it is a keyframe's; then a 15-bit picture id and TID, U, SID.
+    let first = 0xbc | if keyframe { 0 } else { 0x40 };
+    let id = 0x8000 | picture;
+    let payload = [first, (id >> 8) as u8, id as u8, temporal << 5 | 0x10 | spatial << 1, 1, 2, 3];
+    let mut packet = packet(98, sequence, 3000 * u32::from(picture), 9000, &payload);
+    packet[1] |= u8::from(last) << 7;
+    packet
+}
+
+/// One frame of a temporal layer, with Y.
+pub fn vp8_layer_packet(sequence: u16, ssrc: u32, keyframe: bool, temporal: u8) -> Vec<u8> {
+    let id = 0x8000 | sequence;
+    let payload =
+        [0x90, 0xe0, (id >> 8) as u8, id as u8, 9, temporal << 6 | 0x20, u8::from(!keyframe), 1, 2, 3];
+    packet(96, sequence, 3000 * u32::from(sequence), ssrc, &payload)
 }

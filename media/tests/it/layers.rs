@@ -8,7 +8,9 @@ use common::rtp_parameters::MediaKind;
 use media::feedback;
 use media::rtp::RtpHeader;
 
-use crate::client::{World, legacy_simulcast, simulcast, vp8_packet, with_mid_and_rid};
+use crate::client::{
+    World, legacy_simulcast, simulcast, vp8_layer_packet, vp8_packet, vp9_packet, vp9_svc, with_mid_and_rid,
+};
 
 #[test]
 fn simulcast_switches_at_a_keyframe_without_a_seam() {
@@ -108,14 +110,14 @@ impl Legacy {
         }
         asked
     }
+}
 
-    fn told(&self) -> Vec<Option<u8>> {
-        let layers = self.world.events().iter().filter_map(|event| match event {
-            EventKind::ConsumerLayers { layers, .. } => Some(layers.map(|(spatial, _)| spatial)),
-            _ => None,
-        });
-        layers.collect()
-    }
+fn told_layers(world: &World) -> Vec<Option<(u8, u8)>> {
+    let layers = world.events().iter().filter_map(|event| match event {
+        EventKind::ConsumerLayers { layers, .. } => Some(*layers),
+        _ => None,
+    });
+    layers.collect()
 }
 
 #[test]
@@ -143,7 +145,8 @@ fn simulcast_without_rids_is_told_apart_by_ssrc() {
     assert!(legacy.asked().contains(&100));
     assert_eq!(legacy.frame(true, &[100]).len(), 1);
     legacy.world.pass(Duration::from_millis(300));
-    assert_eq!(legacy.told(), [Some(1), Some(0), Some(1), None, Some(0)]);
+    let told = [Some((1, 0)), Some((0, 0)), Some((1, 0)), None, Some((0, 0))];
+    assert_eq!(told_layers(&legacy.world), told);
 }
 
 #[test]
@@ -166,4 +169,91 @@ fn timestamps_follow_sender_reports_through_switches() {
         last = now;
     }
     assert_eq!(last.0, start.0 + sent - 1);
+}
+
+#[test]
+fn temporal_layers_are_chosen_and_told() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let mut rtp = legacy_simulcast();
+    rtp.encodings.iter_mut().for_each(|it| it.scalability_mode = Some("L1T3".into()));
+    let producer = world.produce(alice, MediaKind::Video, rtp, false);
+    let consumer = world.consume(bob, &producer).id;
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.clone() });
+    let mut sequence = 0;
+    // Four pictures of layers 0, 2, 1, 2, several times; how many of them Bob gets at the end.
+    let mut flow = |world: &mut World, temporal| {
+        let (consumer, spatial) = (consumer.clone(), 1);
+        world.done("bob", Action::SetPreferredLayers { consumer, spatial, temporal });
+        for _ in 0..20 {
+            world.received(bob);
+            for temporal in [0, 2, 1, 2] {
+                sequence += 1;
+                world.send_rtp(alice, &vp8_layer_packet(sequence, 200, sequence == 1, temporal));
+                world.pass(Duration::from_millis(30));
+            }
+        }
+        let header = |packet: &Vec<u8>| RtpHeader::parse(packet).expect("RTP").sequence_number;
+        let received: Vec<u16> = world.received(bob).iter().map(header).collect();
+        assert!(received.windows(2).all(|pair| pair[1] == pair[0] + 1), "{received:?}");
+        received.len()
+    };
+    assert_eq!([None, Some(0), Some(1), None].map(|temporal| flow(&mut world, temporal)), [4, 1, 2, 4]);
+    let told = told_layers(&world);
+    assert_eq!(told.last(), Some(&Some((1, 2))));
+    let mut layers: Vec<u8> = told.iter().flatten().map(|(_, temporal)| *temporal).collect();
+    let at = layers.iter().position(|temporal| *temporal == 2).expect("all of them first");
+    layers.drain(..at);
+    assert_eq!(layers, [2, 0, 1, 2]);
+}
+
+#[test]
+fn layers_of_one_vp9_encoding_are_chosen() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, vp9_svc(), false);
+    let info = world.consume(bob, &producer);
+    assert_eq!(info.consumer_type, ConsumerType::Svc);
+    let consumer = info.id;
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.clone() });
+    let (mut picture, mut sequence) = (0, 0);
+    // Two pictures of both temporal layers with two spatial ones each; (spatial, temporal, last) as Bob gets them.
+    let mut flow = |world: &mut World, keyframe: bool| {
+        for temporal in [0, 1] {
+            picture += 1;
+            for spatial in [0, 1] {
+                sequence += 1;
+                let keyframe = keyframe && temporal == 0;
+                let packet = vp9_packet(sequence, picture, (spatial, temporal), keyframe, spatial == 1);
+                world.send_rtp(alice, &packet);
+            }
+            world.pass(Duration::from_millis(30));
+        }
+        let layer = |packet: &Vec<u8>| {
+            let header = RtpHeader::parse(packet).expect("RTP");
+            let layer = header.payload(packet)[3];
+            (layer >> 1 & 7, layer >> 5, header.marker)
+        };
+        world.received(bob).iter().map(layer).collect::<Vec<_>>()
+    };
+    let prefer = |world: &mut World, spatial, temporal| {
+        let consumer = consumer.clone();
+        world.done("bob", Action::SetPreferredLayers { consumer, spatial, temporal });
+    };
+    let all = [(0, 0, false), (1, 0, true), (0, 1, false), (1, 1, true)];
+    assert_eq!(flow(&mut world, true), all);
+    world.pass(Duration::from_millis(300));
+    prefer(&mut world, 0, Some(0));
+    assert_eq!(flow(&mut world, false), [(0, 0, true)]);
+    world.pass(Duration::from_millis(300));
+    prefer(&mut world, 0, None);
+    assert_eq!(flow(&mut world, false), [(0, 0, true), (0, 1, true)]);
+    world.pass(Duration::from_millis(700));
+    world.keyframe_requests(alice, 9000);
+    prefer(&mut world, 1, None);
+    assert_eq!(world.keyframe_requests(alice, 9000), 1);
+    assert_eq!(flow(&mut world, false), [(0, 0, true), (0, 1, true)]);
+    assert_eq!(flow(&mut world, true), all);
+    world.pass(Duration::from_millis(300));
+    assert_eq!(told_layers(&world), [Some((1, 1)), Some((0, 0)), Some((0, 1)), Some((1, 1))]);
 }

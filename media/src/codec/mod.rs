@@ -3,6 +3,10 @@
 //!
 //! Only descriptors are read, never pictures. A payload that is too short reads as "no keyframe, lowest layer".
 
+mod h264;
+mod vp8;
+mod vp9;
+
 /// Codecs that the router knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
@@ -36,12 +40,18 @@ impl Codec {
 pub struct Frame {
     /// A decoder can start with this packet.
     pub keyframe: bool,
-    /// The frame starts with this packet (VP8).
+    /// The picture starts with this packet (VP8, VP9).
     pub start: bool,
-    /// Temporal layer.
+    /// The frame of this spatial layer ends with this packet (VP9).
+    pub end: bool,
+    /// Spatial layer within the encoding (VP9).
+    pub spatial: u8,
+    /// Temporal layer (VP8, VP9).
     pub temporal: u8,
     /// The frame needs no other of its temporal layer: from here on the layer can be decoded (VP8's Y bit).
     pub sync: bool,
+    /// Later pictures of higher temporal layers need none of those layers before this one (VP9's U bit).
+    pub up: bool,
     /// VP8's ids, when the payload has them.
     pub vp8: Vp8Ids,
 }
@@ -59,83 +69,14 @@ pub struct Vp8Ids {
 pub fn inspect(codec: Codec, payload: &[u8]) -> Frame {
     match codec {
         Codec::Audio => Frame { keyframe: true, ..Frame::default() },
-        Codec::Vp8 => vp8(payload).unwrap_or_default(),
-        Codec::Vp9 => Frame { keyframe: vp9_keyframe(payload), ..Frame::default() },
-        Codec::H264 => Frame { keyframe: h264_keyframe(payload).unwrap_or(false), ..Frame::default() },
+        Codec::Vp8 => vp8::inspect(payload).unwrap_or_default(),
+        Codec::Vp9 => vp9::inspect(payload).unwrap_or_default(),
+        Codec::H264 => Frame { keyframe: h264::keyframe(payload).unwrap_or(false), ..Frame::default() },
         // N: a new coded video sequence starts (aggregation header, W and N bits).
         Codec::Av1 => {
             Frame { keyframe: payload.first().is_some_and(|first| first & 0x08 != 0), ..Frame::default() }
         }
     }
-}
-
-/// ```text
-/// |X|R|N|S|R| PID | then if X: |I|L|T|K|RSV| then picture id (7 or 15 bit), TL0PICIDX, |TID|Y|KEYIDX|
-/// ```
-fn vp8(payload: &[u8]) -> Option<Frame> {
-    let first = *payload.first()?;
-    let mut at = 1;
-    let mut frame = Frame::default();
-    if first & 0x80 != 0 {
-        let flags = *payload.get(1)?;
-        at = 2;
-        if flags & 0x80 != 0 {
-            let high = *payload.get(at)?;
-            if high & 0x80 != 0 {
-                let value = u16::from_be_bytes([high & 0x7f, *payload.get(at + 1)?]);
-                frame.vp8.picture = Some((at as u8, value));
-                at += 2;
-            } else {
-                at += 1;
-            }
-        }
-        if flags & 0x40 != 0 {
-            frame.vp8.tl0 = Some((at as u8, *payload.get(at)?));
-            at += 1;
-        }
-        if flags & 0x30 != 0 {
-            if flags & 0x20 != 0 {
-                let layer = *payload.get(at)?;
-                (frame.temporal, frame.sync) = (layer >> 6, layer & 0x20 != 0);
-            }
-            at += 1;
-        }
-    }
-    // S, first partition, and the inverse key frame bit of the payload header.
-    frame.start = first & 0x10 != 0 && first & 0x07 == 0;
-    frame.keyframe = frame.start && *payload.get(at)? & 1 == 0;
-    Some(frame)
-}
-
-/// `|I|P|L|F|B|E|V|Z|`: not inter-predicted, start of the frame, lowest spatial layer.
-fn vp9_keyframe(payload: &[u8]) -> bool {
-    let Some(first) = payload.first().copied() else { return false };
-    let layer_at = match (first & 0x80 != 0, payload.get(1)) {
-        (true, Some(id)) if id & 0x80 != 0 => 3,
-        (true, _) => 2,
-        (false, _) => 1,
-    };
-    let lowest = first & 0x20 == 0 || payload.get(layer_at).is_some_and(|layer| layer >> 1 & 7 == 0);
-    first & 0x40 == 0 && first & 0x08 != 0 && lowest
-}
-
-/// SPS or IDR, alone, aggregated (STAP-A) or as the start of a fragment (FU-A).
-fn h264_keyframe(payload: &[u8]) -> Option<bool> {
-    let starts = |kind: u8| kind == 5 || kind == 7;
-    Some(match payload.first()? & 0x1f {
-        24 => {
-            let mut rest = &payload[1..];
-            let mut found = false;
-            while rest.len() > 2 {
-                let length = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
-                found |= starts(rest[2] & 0x1f);
-                rest = rest.get(2 + length..).unwrap_or_default();
-            }
-            found
-        }
-        28 => payload.get(1)? & 0x80 != 0 && starts(payload[1] & 0x1f),
-        kind => starts(kind),
-    })
 }
 
 #[cfg(test)]
