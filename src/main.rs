@@ -90,6 +90,9 @@ fn greet(config: &Config, causeway: &Causeway) {
 
 /// What the operator may tell a running process.
 struct Signals {
+/// A write beyond the limit of a file's size (RLIMIT_FSIZE) is to fail like one to a full disk; unheard, its signal kills.
+const SIGXFSZ: i32 = 25;
+
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -99,6 +102,7 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?); // tokio goes on hearing it, and nobody listens
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })
