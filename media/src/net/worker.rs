@@ -27,6 +27,9 @@ const TCP_QUEUED_MAX: usize = 1024;
 const TAKEN_PER_TURN: usize = 64;
 
 /// What a worker's thread is started with.
+/// How long a worker that failed waits for better times.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
 pub struct Worker {
     pub index: usize,
     pub sfu: SfuConfig,
@@ -43,7 +46,7 @@ pub struct Worker {
 
 impl Worker {
     /// The thread's whole life. A panic is a bug: it is logged, and the worker starts again without its rooms, so that one
-    /// poisoned room does not take the others' process down.
+    /// poisoned room does not take the others' process down. So it does when the system has no files or memory for it.
     pub fn run(mut self) {
         if self.pinned {
             pin(self.index);
@@ -52,8 +55,8 @@ impl Worker {
             match std::panic::catch_unwind(AssertUnwindSafe(|| self.run_once())) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => {
-                    tracing::error!(worker = self.index, %error, "media worker failed");
-                    return;
+                    tracing::warn!(worker = self.index, %error, "media worker failed; it starts again");
+                    std::thread::sleep(RESTART_PAUSE);
                 }
                 Err(_) => tracing::error!(worker = self.index, "media worker panicked; its rooms are lost"),
             }
@@ -99,7 +102,7 @@ impl Worker {
                 }
                 readable = turn.udp.readable() => {
                     readable?;
-                    turn.receive()?;
+                    turn.receive();
                 }
                 command = self.commands.recv(), if turn.messages.has_room() => {
                     let Some(command) = command else { return Ok(()) };
@@ -125,16 +128,15 @@ struct Loop {
 }
 
 impl Loop {
-    fn receive(&mut self) -> io::Result<()> {
+    fn receive(&mut self) {
         let now = Instant::now();
         let sfu = &mut self.sfu;
         let received = self.udp.receive(|addr, data| {
             sfu.handle_input(now, Input::Datagram { source: RemoteAddr { via: Via::Udp, addr }, data });
         });
-        match received {
-            // An ICMP error of an earlier send; the path's end shows in missing consent.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-            other => other.map(|_| ()),
+        if let Err(error) = received {
+            // An ICMP error of an earlier send, or no memory at this moment: the socket is well, and what was lost is lost.
+            tracing::debug!(%error, "nothing received");
         }
     }
 
