@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::config::Config;
+use common::net::raise_open_files;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let config = config::load(&cli)?;
     log_to_stderr(&config)?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -88,11 +90,11 @@ fn greet(config: &Config, causeway: &Causeway) {
     }
 }
 
-/// What the operator may tell a running process.
-struct Signals {
 /// A write beyond the limit of a file's size (RLIMIT_FSIZE) is to fail like one to a full disk; unheard, its signal kills.
 const SIGXFSZ: i32 = 25;
 
+/// What the operator may tell a running process.
+struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -100,9 +102,9 @@ const SIGXFSZ: i32 = 25;
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
+        drop(signal(SignalKind::from_raw(SIGXFSZ))?); // tokio goes on hearing it, and nobody listens
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
-        drop(signal(SignalKind::from_raw(SIGXFSZ))?); // tokio goes on hearing it, and nobody listens
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
         })

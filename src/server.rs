@@ -1,9 +1,11 @@
 //! Everything that runs in one process, put together from one [`Config`] and taken apart again in order.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use common::config::{Config, Turn};
 use common::metrics::Registry;
+use common::net::{Gate, open_files};
 use media::net::MediaHandle;
 use signaling::net::{Parts, Server};
 use signaling::store::CallLog;
@@ -23,14 +25,44 @@ pub struct Causeway {
 /// News and answers of all media workers that wait for the hub; a worker that finds it full waits.
 const FROM_MEDIA_MAX: usize = 4096;
 
+/// HTTP connections in all. A WebSocket at rest costs about 20 kB (TLS and frame buffers): 1.3 GB at the bound.
+const HTTP_CONNECTIONS_MAX: usize = 65_536;
+/// TCP connections to each media worker.
+const MEDIA_CONNECTIONS_MAX: usize = 4096;
+/// TCP connections to the relay.
+const TURN_CONNECTIONS_MAX: usize = 4096;
+
+/// Who lets TCP connections in. Together they leave a quarter of the files that the process may open to relayed addresses,
+/// to the database, and to what it needs itself: strangers cannot take the last one.
+struct Gates {
+    http: Arc<Gate>,
+    media: Arc<Gate>,
+    turn: Arc<Gate>,
+}
+
+impl Gates {
+    fn new(config: &Config) -> Self {
+        let files = open_files();
+        let gate = |most: usize, share: usize| {
+            Gate::new(most.min(share), config.limits.connections_per_ip, config.dev)
+        };
+        Self {
+            http: gate(HTTP_CONNECTIONS_MAX, files / 2),
+            media: gate(MEDIA_CONNECTIONS_MAX * config.media.workers, files / 8),
+            turn: gate(TURN_CONNECTIONS_MAX, files / 8),
+        }
+    }
+}
+
 impl Causeway {
     /// Starts everything, or nothing: an error names its setting, and what had started ends with it.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let call_log = CallLog::open(&config.store, &registry).await?;
         let (events, from_media) = mpsc::channel(FROM_MEDIA_MAX);
-        let media = media::net::start(&config.media, events, &registry)?;
-        let turn = start_turn(&config.turn, &media, &registry)?;
+        let gates = Gates::new(config);
+        let media = media::net::start(&config.media, &gates.media, events, &registry)?;
+        let turn = start_turn(&config.turn, gates.turn, &media, &registry)?;
         let listening = turn.as_ref().map_or(&[][..], TurnHandle::addresses);
         let ice_urls = ice_urls(config, listening);
         let signaling = signaling::net::start(Parts {
@@ -41,6 +73,7 @@ impl Causeway {
             workers: media.senders(),
             from_media,
             ice_urls,
+            gate: gates.http,
         })?;
         Ok(Self { signaling, media, turn, call_log })
     }
@@ -70,11 +103,16 @@ impl Causeway {
 }
 
 /// The relay and media reach each other in memory, both ways.
-fn start_turn(config: &Turn, media: &MediaHandle, registry: &Registry) -> anyhow::Result<Option<TurnHandle>> {
+fn start_turn(
+    config: &Turn,
+    gate: Arc<Gate>,
+    media: &MediaHandle,
+    registry: &Registry,
+) -> anyhow::Result<Option<TurnHandle>> {
     if !config.enabled {
         return Ok(None);
     }
-    let turn = turn::net::start(config, media.addresses(), media.sink(), registry)?;
+    let turn = turn::net::start(config, gate, media.addresses(), media.sink(), registry)?;
     media.set_turn(turn.sink());
     Ok(Some(turn))
 }

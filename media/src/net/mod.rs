@@ -18,6 +18,7 @@ use common::config::Media;
 use common::control::{Command, FromMedia};
 use common::handover::DatagramSink;
 use common::metrics::Registry;
+use common::net::Gate;
 use tokio::sync::{mpsc, watch};
 
 use crate::sfu::SfuConfig;
@@ -86,10 +87,11 @@ impl DatagramSink for Sink {
     }
 }
 
-/// Binds and starts every worker, which count into `registry`. Fails with the address in the message when one cannot be
-/// bound.
+/// Binds and starts every worker, which count into `registry`; `gate` lets TCP connections in. Fails with the address in the
+/// message when one cannot be bound.
 pub fn start(
     config: &Media,
+    gate: &Arc<Gate>,
     events: mpsc::Sender<(usize, FromMedia)>,
     registry: &Registry,
 ) -> io::Result<MediaHandle> {
@@ -127,6 +129,7 @@ pub fn start(
             },
             udp,
             tcp,
+            gate: Arc::clone(gate),
             commands: command_queue,
             injected: injected_queue,
             turn: turn.clone(),

@@ -6,11 +6,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::panic::AssertUnwindSafe;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::control::{Command, FromMedia};
 use common::metrics::Registry;
+use common::net::Gate;
 use tokio::sync::{mpsc, watch};
 
 use super::backlog::Backlog;
@@ -26,15 +27,16 @@ const TCP_QUEUED_MAX: usize = 1024;
 /// Batches and queued items taken before the outbox is flushed and the other inputs get their turn.
 const TAKEN_PER_TURN: usize = 64;
 
-/// What a worker's thread is started with.
 /// How long a worker that failed waits for better times.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a worker's thread is started with.
 pub struct Worker {
     pub index: usize,
     pub sfu: SfuConfig,
     pub udp: UdpSocket,
     pub tcp: Option<TcpListener>,
+    pub gate: Arc<Gate>,
     pub commands: mpsc::Receiver<Command>,
     pub injected: mpsc::Receiver<Injected>,
     pub turn: TurnSlot,
@@ -74,7 +76,9 @@ impl Worker {
         if let Some(listener) = &self.tcp {
             let listener = listener.try_clone()?;
             listener.set_nonblocking(true)?;
-            tokio::spawn(Tcp::accept(tokio::net::TcpListener::from_std(listener)?, input.clone()));
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let (gate, registry) = (Arc::clone(&self.gate), self.registry.clone());
+            tokio::spawn(Tcp::accept(listener, gate, registry, input.clone()));
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
@@ -82,7 +86,7 @@ impl Worker {
         let mut turn = Loop {
             sfu: Sfu::new(self.sfu.clone(), seed, Instant::now(), unix_time),
             udp,
-            tcp: Tcp::new(input),
+            tcp: Tcp::new(input, &self.registry),
             relay: self.turn.clone(),
             announced: self.sfu.announced,
             messages: Backlog::default(),
@@ -150,7 +154,7 @@ impl Loop {
         let now = Instant::now();
         let Self { sfu, tcp, .. } = self;
         take(first, queue, |input| match input {
-            TcpInput::Opened(stream, from) => tcp.open(stream, from),
+            TcpInput::Opened(stream, from, pass) => tcp.open(stream, from, pass),
             TcpInput::Frame(number, addr, mut data) => {
                 let source = RemoteAddr { via: Via::Tcp(number), addr };
                 sfu.handle_input(now, Input::Datagram { source, data: &mut data });

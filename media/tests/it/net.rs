@@ -10,6 +10,7 @@ use common::control::{Action, Command, Done, FromMedia, Reply, TransportDirectio
 use common::handover::DatagramSink;
 use common::ids::{PeerId, RoomId};
 use common::metrics::Registry;
+use common::net::Gate;
 use media::net::MediaHandle;
 use media::stun;
 use tokio::sync::mpsc;
@@ -36,7 +37,11 @@ impl Running {
         };
         let (sender, events) = mpsc::channel(64);
         let registry = Registry::new();
-        Self { handle: media::net::start(&config, sender, &registry).expect("binds"), events, registry }
+        Self {
+            handle: media::net::start(&config, &Gate::new(64, 64, true), sender, &registry).expect("binds"),
+            events,
+            registry,
+        }
     }
 
     fn done(&mut self, token: u64, action: Action) -> Done {

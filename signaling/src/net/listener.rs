@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use common::net::{AcceptErrors, Pass};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -16,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::gate::Pass;
 use super::route;
 
 /// Connections that the kernel keeps for us while we accept others.
@@ -34,8 +34,8 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Browsers send about 20.
 const HEADERS_MAX: usize = 64;
 
-/// When the process is out of file descriptors, accepting again at once would only spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A client that reads nothing of an answer for so long is gone (TCP_USER_TIMEOUT). Two heartbeats of a WebSocket.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One end of a connection, as far as requests on it care.
 #[derive(Debug, Clone)]
@@ -65,26 +65,32 @@ pub(super) async fn accept(
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => admit(stream, peer.ip(), tls.clone(), &shared, &stop),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections: raise the limit of open files");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let mut errors = AcceptErrors::new(&shared.registry, "http");
+    while let Some((stream, peer)) = next(&listener, &mut errors, &stop).await {
+        admit(stream, peer.ip(), tls.clone(), &shared, &stop);
     }
 }
 
-/// `accept` also reports what befell a connection that was waiting; the next may be well.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+/// The next connection; `None` when the server stops.
+pub(super) async fn next(
+    listener: &TcpListener,
+    errors: &mut AcceptErrors,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return None,
+        };
+        match accepted {
+            Ok(connection) => return Some(connection),
+            Err(error) => {
+                if let Some(pause) = errors.pause(Instant::now(), &error) {
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
 }
 
 fn admit(
@@ -94,12 +100,9 @@ fn admit(
     shared: &Arc<Shared>,
     stop: &CancellationToken,
 ) {
-    let Some(pass) = shared.gate.enter(address) else {
-        shared.metrics.refused.inc("too-many");
-        tracing::debug!(%address, "refused: too many connections");
-        return;
-    };
+    let Some(pass) = shared.admit(address) else { return };
     let _ = stream.set_nodelay(true); // without it messages are only slower
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT)); // without it only per-address limits hold
     let client = Client { address, pass: Arc::new(pass) };
     let (shared, stop) = (Arc::clone(shared), stop.clone());
     shared.tasks.clone().spawn(async move {
@@ -118,6 +121,7 @@ async fn serve<S>(stream: S, client: Client, shared: Arc<Shared>, stop: Cancella
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let metrics = shared.metrics.clone();
     let service = service_fn(move |request| route::handle(request, client.clone(), Arc::clone(&shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -136,5 +140,21 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+        if let Some(reason) = fault(&error) {
+            metrics.refused.inc(reason);
+        }
+    }
+}
+
+/// What was wrong with a client's HTTP; `None` when the network, or the client's patience, ended the connection.
+fn fault(error: &hyper::Error) -> Option<&'static str> {
+    if error.is_timeout() {
+        Some("slow")
+    } else if error.is_parse_too_large() {
+        Some("too-large")
+    } else if error.is_parse() {
+        Some("malformed")
+    } else {
+        None
     }
 }

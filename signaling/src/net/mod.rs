@@ -11,7 +11,6 @@ mod api;
 mod assets;
 mod auth;
 mod dev;
-mod gate;
 mod hub;
 mod listener;
 mod metrics;
@@ -23,7 +22,7 @@ mod tls;
 mod websocket;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,6 +30,7 @@ use std::time::Duration;
 use common::config::{Auth, Config};
 use common::control::{Command, FromMedia};
 use common::metrics::Registry;
+use common::net::{AcceptErrors, Gate, Pass};
 use common::token::{TokenError, TokenVerifier};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,7 +46,6 @@ pub use assets::{Asset, Assets};
 pub use tls::TlsError;
 
 use self::auth::OriginPolicy;
-use self::gate::Gate;
 use self::hub::HubHandle;
 use self::metrics::Metrics;
 use self::tls::Certificate;
@@ -99,6 +98,8 @@ pub struct Parts<'a> {
     pub from_media: mpsc::Receiver<(usize, FromMedia)>,
     /// Our STUN and TURN for clients, as in `RTCIceServer.urls`.
     pub ice_urls: Vec<String>,
+    /// Lets HTTP connections in.
+    pub gate: Arc<Gate>,
 }
 
 /// A running server.
@@ -163,7 +164,7 @@ pub fn start(parts: Parts<'_>) -> Result<Server, StartError> {
         metrics_here: config.metrics.listen.is_none(),
         dev: config.dev,
         max_message: config.signaling.max_message,
-        gate: Gate::new(config.limits.connections_per_ip, config.dev),
+        gate: parts.gate,
         tasks: TaskTracker::new(),
         draining: AtomicBool::new(false),
         next_connection: AtomicU64::new(0),
@@ -219,6 +220,16 @@ impl Server {
 impl Shared {
     fn unix_secs(&self) -> u64 {
         hub::unix_time().as_secs()
+    }
+
+    /// The right to one more connection; a refusal is counted.
+    fn admit(&self, address: IpAddr) -> Option<Pass> {
+        let pass = self.gate.enter(address);
+        if pass.is_none() {
+            self.metrics.refused.inc("too-many");
+            tracing::debug!(%address, "refused: too many connections");
+        }
+        pass
     }
 
     fn draining(&self) -> bool {
@@ -278,16 +289,9 @@ fn reload(certificate: &Certificate) {
 
 /// Scrapes only; the address is the operator's choice, so it needs no token. The same bounds as elsewhere.
 async fn serve_metrics(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let Ok((stream, peer)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Some(pass) = shared.gate.enter(peer.ip()) else { continue };
+    let mut errors = AcceptErrors::new(&shared.registry, "metrics");
+    while let Some((stream, peer)) = listener::next(&listener, &mut errors, &stop).await {
+        let Some(pass) = shared.admit(peer.ip()) else { continue };
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let service = service_fn(move |request| route::handle_metrics(request, Arc::clone(&shared)));

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use common::config;
 use common::handover::DatagramSink;
 use common::metrics::{Counter, Registry};
-use common::net::{BatchSocket, UdpMetrics};
+use common::net::{AcceptErrors, BatchSocket, Gate, UdpMetrics};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -77,10 +77,11 @@ impl Drop for TurnHandle {
     }
 }
 
-/// Binds the listeners and starts the relay's thread. `own_media` are the addresses that our media is announced at;
-/// what clients send there goes to `media`.
+/// Binds the listeners and starts the relay's thread. `gate` lets TCP connections in; `own_media` are the addresses that our
+/// media is announced at, and what clients send there goes to `media`.
 pub fn start(
     settings: &config::Turn,
+    gate: Arc<Gate>,
     own_media: Vec<SocketAddr>,
     media: Arc<dyn DatagramSink>,
     registry: &Registry,
@@ -104,18 +105,20 @@ pub fn start(
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = stop.clone();
+    let tcp_errors = listeners.iter().map(|_| AcceptErrors::new(registry, "turn")).collect::<Vec<_>>();
+    let admission = tcp::Admission::new(gate, registry);
     let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Worker::shared(relay, relay_ip, media, metrics, udp_metrics);
-            for (udp, tcp) in listeners {
+            for ((udp, tcp), errors) in listeners.into_iter().zip(tcp_errors) {
                 let udp = match udp::Readable::new(udp) {
                     Ok(udp) => Rc::new(udp),
                     Err(error) => return tracing::error!(%error, "a UDP listener could not be registered"),
                 };
                 worker.borrow_mut().add_listener(Rc::clone(&udp));
                 tokio::task::spawn_local(udp::listen(Rc::clone(&worker), udp));
-                tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp));
+                tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp, admission.clone(), errors));
             }
             tokio::task::spawn_local(tick(Rc::clone(&worker)));
             tokio::select! {

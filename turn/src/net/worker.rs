@@ -15,7 +15,6 @@ use common::handover::DatagramSink;
 use common::net::{BatchSocket, RecvBatch, UdpMetrics};
 
 use super::outbox::Outbox;
-use super::tcp::CONNECTIONS_MAX;
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
 use crate::metrics::{DropReason, Metrics};
@@ -70,15 +69,11 @@ impl Worker {
         self.sockets.listeners.push(socket);
     }
 
-    /// `None` when there are too many.
-    pub(super) fn add_connection(&mut self, outbox: Rc<Outbox>) -> Option<ConnectionId> {
-        if self.connections.len() >= CONNECTIONS_MAX {
-            return None;
-        }
+    pub(super) fn add_connection(&mut self, outbox: Rc<Outbox>) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         self.connections.insert(id, outbox);
-        Some(id)
+        id
     }
 
     pub(super) fn remove_connection(&mut self, id: ConnectionId) {

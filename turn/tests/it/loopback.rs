@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::config;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
+use common::net::Gate;
 use turn::net::TurnHandle;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
@@ -48,7 +49,9 @@ fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
     };
     let (sender, media) = mpsc::channel();
     let registry = Registry::new();
-    let handle = turn::net::start(&settings, vec![addr(MEDIA)], Arc::new(Media(sender)), &registry);
+    let media_sink = Arc::new(Media(sender));
+    let gate = Gate::new(64, 64, true);
+    let handle = turn::net::start(&settings, gate, vec![addr(MEDIA)], media_sink, &registry);
     (handle.expect("it starts"), media, registry)
 }
 
