@@ -136,7 +136,7 @@ pub enum Input {
         /// From whom.
         conn: ConnId,
     },
-    /// The connection is gone; `code` from the close frame, if there was one.
+    /// The connection is gone; `code` from the close frame (1005 when it had none), if there was one.
     Closed {
         /// Which.
         conn: ConnId,

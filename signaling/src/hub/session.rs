@@ -176,7 +176,7 @@ impl Hub {
         self.conns.remove(&id)
     }
 
-    /// 1000 is goodbye; everything else may be the network, and may come back.
+    /// No close frame, or one that a browser, proxy or server sends by itself: the client may come back. Else it said goodbye.
     pub(super) fn closed(&mut self, id: ConnId, code: Option<u16>) {
         let Some(conn) = self.forget(id) else { return };
         let at = self.now + self.config.resume_grace;

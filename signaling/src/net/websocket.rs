@@ -54,7 +54,7 @@ pub(super) fn config(max_message: usize) -> WebSocketConfig {
 #[derive(Debug)]
 enum End {
     /// The client sent a close frame.
-    ClosedByClient(Option<u16>),
+    ClosedByClient(u16),
     /// The hub has asked for it; the frame is written.
     ClosedByHub,
     /// The client broke a rule of the transport: this code and reason are for it.
@@ -103,8 +103,7 @@ pub(super) async fn run(
     };
     tracing::debug!(conn = conn.0, ?end, "connection ends");
     let code = match end {
-        End::ClosedByClient(code) => code,
-        End::Fault(code, _) => Some(code),
+        End::ClosedByClient(code) | End::Fault(code, _) => Some(code),
         End::ClosedByHub | End::Lost | End::Stopped => None,
     };
     // The hub hears of it before we wait for the client's part of the handshake.
@@ -119,7 +118,7 @@ async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle) -> End {
         let input = match message {
             Ok(Message::Text(text)) => Input::Text { conn, text: text.as_str().into() },
             Ok(Message::Binary(_)) => Input::NotText { conn },
-            Ok(Message::Close(frame)) => return End::ClosedByClient(frame.map(|frame| frame.code.into())),
+            Ok(Message::Close(frame)) => return End::ClosedByClient(close_code(frame)),
             Ok(_) if alive_at.is_some_and(|at| at.elapsed() < ALIVE_INTERVAL) => continue,
             Ok(_) => {
                 alive_at = Some(Instant::now());
@@ -132,6 +131,12 @@ async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle) -> End {
         }
     }
     End::Lost
+}
+
+/// RFC 6455 §7.1.5: a close frame without a code counts as 1005. It is what a browser's `close()` sends: somebody wanted to
+/// go, unlike 1006, where no frame came.
+fn close_code(frame: Option<CloseFrame>) -> u16 {
+    frame.map_or(CloseCode::Status, |frame| frame.code).into()
 }
 
 /// RFC 6455 §7.4.1: what the client did wrong.
@@ -207,4 +212,15 @@ async fn discard(sink: Sink, stream: Stream) {
     let raw = socket.get_mut();
     let _ = raw.shutdown().await;
     let _ = tokio::io::copy(&mut raw.take(DISCARD_BYTES_MAX), &mut tokio::io::sink()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_frame_without_a_code_is_1005() {
+        assert_eq!(close_code(None), 1005);
+        assert_eq!(close_code(Some(close_frame(1001, ""))), 1001);
+    }
 }

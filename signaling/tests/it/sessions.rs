@@ -59,6 +59,26 @@ fn a_session_is_its_users_own_and_ends_with_goodbye() {
 }
 
 #[test]
+fn which_ends_of_a_connection_leave_the_session_for_the_grace() {
+    for (code, resumes) in [
+        (None, true),
+        (Some(1001), true),
+        (Some(1006), true),
+        (Some(1012), true),
+        (Some(1013), true),
+        (Some(1000), false),
+        (Some(1005), false),
+        (Some(1008), false),
+        (Some(4000), false),
+    ] {
+        let mut world = World::new();
+        let id = world.connect(1, "alice", json!({}), None)["sessionId"].as_str().expect("an id").to_string();
+        world.lose(1, code);
+        assert_eq!(world.connect(2, "alice", json!({}), Some(&id))["resumed"], resumes, "{code:?}");
+    }
+}
+
+#[test]
 fn an_old_connection_that_closes_late_takes_nothing_with_it() {
     // B8: the user's new connection stays reachable.
     let mut world = World::new();
