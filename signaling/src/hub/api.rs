@@ -143,6 +143,13 @@ pub enum Input {
         /// RFC 6455 §7.4.
         code: Option<u16>,
     },
+    /// The shell has closed the connection for what its client did.
+    CutOff {
+        /// Which.
+        conn: ConnId,
+        /// In our close frame: 1002, 1007, 1009 or 1013.
+        code: u16,
+    },
     /// From a media worker.
     Media {
         /// Its number.

@@ -185,7 +185,7 @@ impl Hub {
         }
         let own = self.calls.values().filter(|call| call.members.contains_key(&user)).count();
         if own >= CALLS_PER_USER_MAX {
-            return Err(Refusal::new("limit-reached", "Too many calls"));
+            return Err(Refusal::new("limit-reached", "Too many calls").beyond("calls-of-user"));
         }
         check_recipients(&recipients, &user)?;
         let now = self.unix_now();
@@ -226,7 +226,9 @@ impl Hub {
         if call.members.len() + recipients.len() > MEMBERS_MAX
             || call.gone.len() + recipients.len() > PARTICIPANTS_MAX
         {
-            return Err(Refusal::new("limit-reached", "Too many people in this call"));
+            return Err(
+                Refusal::new("limit-reached", "Too many people in this call").beyond("people-in-call")
+            );
         }
         let incoming = json!({
             "type": "incoming-call", "callId": id, "initiatorId": call.initiator,
@@ -424,12 +426,12 @@ impl Hub {
         let bytes = carried.to_string().len();
         let own = self.held.values().filter(|held| held.session == *session);
         if bytes + own.map(|held| held.bytes).sum::<usize>() > HELD_BYTES_MAX {
-            return Err(not_found());
+            return Err(not_found().beyond("held"));
         }
         if !self.held.contains_key(&key) {
             let own = self.held.keys().filter(|(owner, _)| owner == user).count();
             if own >= HELD_CALLS_MAX {
-                return Err(not_found());
+                return Err(not_found().beyond("held"));
             }
             self.timers.insert((self.now + HELD_FOR, Timer::Held(key.0.clone(), key.1.clone())));
             self.held.insert(key.clone(), Held { session: session.clone(), messages: Vec::new(), bytes: 0 });
@@ -440,7 +442,7 @@ impl Hub {
                 held.bytes += bytes;
                 Ok(())
             }
-            _ => Err(not_found()),
+            _ => Err(not_found().beyond("held")),
         }
     }
 
@@ -543,7 +545,10 @@ impl Hub {
 
 fn check_recipients(recipients: &[UserId], initiator: &UserId) -> Done {
     let invalid = |why: &str| Err(Refusal::new("invalid-message", format!("Invalid message format: {why}")));
-    if !(1..=RECIPIENTS_MAX).contains(&recipients.len()) {
+    if recipients.len() > RECIPIENTS_MAX {
+        return invalid("recipientIds has 1 to 32 entries").map_err(|refusal| refusal.beyond("recipients"));
+    }
+    if recipients.is_empty() {
         return invalid("recipientIds has 1 to 32 entries");
     }
     if recipients.contains(initiator) {

@@ -7,6 +7,7 @@ mod api;
 mod backlog;
 mod calls;
 mod quality;
+mod refusals;
 mod rooms;
 mod session;
 
@@ -21,6 +22,7 @@ use rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
 
 pub use api::{AdminError, AdminRequest, AdminResult, ConnId, HubConfig, IceServers, Input, Output, Stats};
+pub use refusals::Refusals;
 
 use self::backlog::Backlog;
 use self::calls::{Call, Held};
@@ -55,6 +57,7 @@ pub struct Hub {
     rooms: BTreeMap<RoomId, Room>,
     pending: BTreeMap<Token, Pending>,
     backlog: Backlog,
+    refusals: Refusals,
     joins: BTreeMap<UserId, VecDeque<Instant>>,
     next_token: Token,
     timers: BTreeSet<(Instant, Timer)>,
@@ -70,6 +73,8 @@ struct Refusal {
     code: &'static str,
     error: String,
     user: Option<UserId>,
+    /// The limit that was reached, as metrics name it.
+    limit: Option<&'static str>,
 }
 
 impl Refusal {
@@ -78,7 +83,11 @@ impl Refusal {
         if let Some((end, _)) = error.char_indices().nth(SENTENCE_CHARS_MAX) {
             error.truncate(end); // parsers quote what they were given, which may be long
         }
-        Self { code, error, user: None }
+        Self { code, error, user: None, limit: None }
+    }
+
+    fn beyond(self, limit: &'static str) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 }
 
@@ -100,6 +109,7 @@ impl Hub {
             rooms: BTreeMap::new(),
             pending: BTreeMap::new(),
             backlog: Backlog::default(),
+            refusals: Refusals::default(),
             joins: BTreeMap::new(),
             next_token: 0,
             timers: BTreeSet::new(),
@@ -116,6 +126,7 @@ impl Hub {
             Input::NotText { conn } => self.not_text(conn),
             Input::Alive { conn } => self.alive(conn),
             Input::Closed { conn, code } => self.closed(conn, code),
+            Input::CutOff { conn, code } => self.cut_off(conn, code),
             Input::Media { worker, message } => self.on_media(worker, message),
             Input::WorkerQueueFull { worker, command } => self.queue_full(worker, command),
             Input::Admin { id, request } => {
@@ -149,6 +160,18 @@ impl Hub {
             rooms: self.rooms.len(),
             requests: self.pending.len(),
             held_back: self.backlog.len(),
+        }
+    }
+
+    /// What was refused since the start.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    fn count(&mut self, refusal: &Refusal) {
+        self.refusals.message(refusal.code);
+        if let Some(limit) = refusal.limit {
+            self.refusals.limit(limit);
         }
     }
 
@@ -212,6 +235,7 @@ impl Hub {
 
     /// Tells a session what was wrong with its message; short ids of the message come back with it.
     fn refuse(&mut self, session: &SessionId, refusal: Refusal, message: &Value) {
+        self.count(&refusal);
         let mut error = json!({ "type": "error", "error": refusal.error, "code": refusal.code });
         for key in ["callId", "requestId"] {
             if let Some(value) = message.get(key).filter(|value| is_short(value)) {

@@ -180,6 +180,11 @@ impl Hub {
 
 impl From<MediaError> for Refusal {
     fn from(error: MediaError) -> Self {
-        Self::new(error.code(), error.to_string())
+        let refusal = Self::new(error.code(), error.to_string());
+        match error {
+            MediaError::LimitReached(_) => refusal.beyond("media-objects"),
+            MediaError::Overloaded => refusal.beyond("media-queue"),
+            _ => refusal,
+        }
     }
 }

@@ -9,6 +9,7 @@ use common::token::Claims;
 use serde_json::{Value, json};
 
 use super::quality::Last;
+use super::refusals::limit_of_close_code;
 use super::{ConnId, Hub, Output, Refusal, Timer};
 
 /// Messages kept for a session that may come back; the oldest goes when one more comes (protocol §1).
@@ -62,6 +63,7 @@ impl Hub {
             None => match self.new_session(&claims) {
                 Some(id) => id,
                 None => {
+                    self.refusals.limit("sessions");
                     self.outputs.push_back(Output::Close { conn, code: 1008, reason: "Too many sessions" });
                     return;
                 }
@@ -145,9 +147,11 @@ impl Hub {
         }
         conn.ignored += 1;
         let (ignored, session) = (conn.ignored, conn.session.clone());
+        self.refusals.limit("message-rate");
         if ignored == 1 {
             self.refuse(&session, Refusal::new("rate-limited", "Too many messages"), &Value::Null);
         } else if ignored > IGNORED_MAX {
+            self.refusals.limit("flood");
             self.outputs.push_back(Output::Close { conn: id, code: 1008, reason: "Too many messages" });
             // For good: a session that could resume would have a fresh burst each time.
             self.closed(id, Some(1008));
@@ -165,6 +169,7 @@ impl Hub {
         let Some(conn) = self.conns.get(&id) else { return };
         let silent = self.now.duration_since(conn.heard_at);
         if silent >= self.config.heartbeat * 2 {
+            self.refusals.limit("silence");
             self.outputs.push_back(Output::Close { conn: id, code: 1001, reason: "No sign of life" });
             return self.closed(id, None);
         }
@@ -193,6 +198,14 @@ impl Hub {
         self.timers.insert((at, Timer::Grace(conn.session)));
     }
 
+    /// The shell had to close it.
+    pub(super) fn cut_off(&mut self, id: ConnId, code: u16) {
+        if let Some(limit) = limit_of_close_code(code) {
+            self.refusals.limit(limit);
+        }
+        self.closed(id, Some(code));
+    }
+
     pub(super) fn end_session(&mut self, id: &SessionId, reason: &'static str) {
         self.leave_room(id, reason);
         let Some(session) = self.sessions.remove(id) else { return };
@@ -219,6 +232,7 @@ impl Hub {
                 let mut bytes: usize = session.undelivered.iter().map(|text| text.len()).sum();
                 while session.undelivered.len() > UNDELIVERED_MAX || bytes > UNDELIVERED_BYTES_MAX {
                     bytes -= session.undelivered.pop_front().map_or(bytes, |oldest| oldest.len());
+                    self.refusals.limit("undelivered");
                 }
             }
         }

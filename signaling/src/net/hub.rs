@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::metrics::Metrics;
 use super::outlet::Outlet;
-use crate::hub::{AdminRequest, AdminResult, ConnId, Hub, HubConfig, Input, Output};
+use crate::hub::{AdminRequest, AdminResult, ConnId, Hub, HubConfig, Input, Output, Refusals};
 use crate::store::CallLog;
 
 /// Inputs that wait for the hub; a connection that finds it full stops reading until there is room.
@@ -91,6 +91,7 @@ pub(super) fn start(parts: HubParts) -> Result<(HubHandle, tokio::task::JoinHand
         workers: parts.workers,
         call_log: parts.call_log,
         metrics: parts.metrics,
+        refusals: Refusals::default(),
         outlets: HashMap::new(),
         questions: HashMap::new(),
         next_question: 0,
@@ -109,6 +110,8 @@ struct HubTask {
     workers: Vec<mpsc::Sender<Command>>,
     call_log: CallLog,
     metrics: Metrics,
+    /// What the metrics have been told of already.
+    refusals: Refusals,
     outlets: HashMap<ConnId, Outlet>,
     /// Administrators who wait for an answer.
     questions: HashMap<u64, oneshot::Sender<AdminResult>>,
@@ -143,7 +146,7 @@ impl HubTask {
                 return None;
             }
             ToHub::Input(input) => {
-                if let Input::Closed { conn, .. } = &input {
+                if let Input::Closed { conn, .. } | Input::CutOff { conn, .. } = &input {
                     self.outlets.remove(conn);
                 }
                 input
@@ -164,6 +167,10 @@ impl HubTask {
     /// Carries out everything that the hub wants, until it only wants to be woken.
     fn drain(&mut self) {
         self.metrics.observe(self.hub.stats()); // before anybody hears of the change
+        if *self.hub.refusals() != self.refusals {
+            self.refusals = self.hub.refusals().clone();
+            self.metrics.observe_refusals(&self.refusals);
+        }
         loop {
             match self.hub.poll_output() {
                 Output::Send { conn, text } => self.put_into(conn, |outlet| outlet.text(text)),

@@ -102,12 +102,13 @@ pub(super) async fn run(
         () = overflow.cancelled() => End::Fault(1013, "Reading too slowly"),
     };
     tracing::debug!(conn = conn.0, ?end, "connection ends");
-    let code = match end {
-        End::ClosedByClient(code) | End::Fault(code, _) => Some(code),
-        End::ClosedByHub | End::Lost | End::Stopped => None,
+    let input = match end {
+        End::ClosedByClient(code) => Input::Closed { conn, code: Some(code) },
+        End::Fault(code, _) => Input::CutOff { conn, code },
+        End::ClosedByHub | End::Lost | End::Stopped => Input::Closed { conn, code: None },
     };
     // The hub hears of it before we wait for the client's part of the handshake.
-    let _ = hub.input(Input::Closed { conn, code }).await;
+    let _ = hub.input(input).await;
     finish(end, sink, stream).await;
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod calls;
 mod property;
 mod quality;
+mod refusals;
 mod rooms;
 mod scene;
 mod script;

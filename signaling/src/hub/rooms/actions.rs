@@ -5,7 +5,8 @@ use super::*;
 fn bounded(app_data: Value, texts: [&str; 2]) -> Result<Value, Refusal> {
     if texts.iter().any(|text| text.len() > TEXT_BYTES_MAX) || app_data.to_string().len() > APP_DATA_BYTES_MAX
     {
-        return Err(MediaError::InvalidParameters("a text or appData is too long".into()).into());
+        let refusal = Refusal::from(MediaError::InvalidParameters("a text or appData is too long".into()));
+        return Err(refusal.beyond("text"));
     }
     Ok(if app_data.is_null() { json!({}) } else { app_data })
 }

@@ -30,7 +30,7 @@ impl Hub {
             others.count() >= room.max_peers
         });
         if full {
-            return Err(Refusal::new("room-full", "The room is full"));
+            return Err(Refusal::new("room-full", "The room is full").beyond("peers-in-room"));
         }
         self.leave_room(session, "left");
         let codecs = create.as_ref().and_then(|create| create.codecs.clone());
@@ -64,7 +64,7 @@ impl Hub {
         let times = self.joins.entry(user.clone()).or_default();
         times.retain(|at| now.duration_since(*at) < MINUTE);
         if times.len() >= max {
-            return Err(Refusal::new("rate-limited", "Too many joins in a minute"));
+            return Err(Refusal::new("rate-limited", "Too many joins in a minute").beyond("joins"));
         }
         times.push_back(now);
         Ok(())

@@ -25,6 +25,9 @@ impl Hub {
         request_id: &Value,
         result: Result<Value, Refusal>,
     ) {
+        if let Err(refusal) = &result {
+            self.count(refusal);
+        }
         let response = match result {
             Ok(data) => json!({ "type": "response", "requestId": request_id, "ok": true, "data": data }),
             Err(refusal) => json!({
@@ -69,7 +72,7 @@ impl Hub {
             .values()
             .filter(|pending| matches!(pending, Pending::Request { session: waits, .. } if waits == session));
         if waiting.count() >= PENDING_MAX {
-            return Err(Refusal::new("rate-limited", "Too many requests at once"));
+            return Err(Refusal::new("rate-limited", "Too many requests at once").beyond("pending-requests"));
         }
         let claims = self.sessions.get(session).map(|session| &session.claims);
         let (publish, subscribe) = claims.map_or((false, false), |claims| (claims.publish, claims.subscribe));
