@@ -271,13 +271,13 @@ function Home({ signal, onCall, onRoom, onSignOut }: { signal: Signal; onCall: (
           <h2>Call somebody</h2>
           <label>
             Their name
-            <input value={callee} onChange={(e) => setCallee(e.target.value)} required maxLength={128} data-testid="callee" autoComplete="off" />
+            <input value={callee} onChange={(e) => setCallee(e.target.value)} required maxLength={128} pattern="\s*[A-Za-z0-9._@:\-]+\s*" title="Letters, digits and . _ @ : -" data-testid="callee" autoComplete="off" />
           </label>
           <div className="row">
-            <button className="primary" type="submit" disabled={!callee.trim()} data-testid="call-video">
+            <button className="primary" type="submit" data-testid="call-video">
               <VideoIcon size={18} aria-hidden /> Video
             </button>
-            <button type="button" disabled={!callee.trim()} onClick={() => onCall(callee.trim(), 'audio')} data-testid="call-audio">
+            <button type="button" onClick={(e) => e.currentTarget.form?.reportValidity() && onCall(callee.trim(), 'audio')} data-testid="call-audio">
               <Phone size={18} aria-hidden /> Voice
             </button>
           </div>
@@ -288,7 +288,7 @@ function Home({ signal, onCall, onRoom, onSignOut }: { signal: Signal; onCall: (
             Room name
             <input value={roomId} onChange={(e) => setRoomId(e.target.value)} required maxLength={128} pattern="[A-Za-z0-9._@:\-]+" title="Letters, digits and . _ @ : -" data-testid="room-name" autoComplete="off" />
           </label>
-          <button className="primary" type="submit" disabled={!roomId.trim()} data-testid="join-room">
+          <button className="primary" type="submit" data-testid="join-room">
             <Users size={18} aria-hidden /> Join
           </button>
         </form>

@@ -1,7 +1,8 @@
 import { MicOff, MonitorUp } from 'lucide-react';
-import { useEffect, useMemo, useRef, useState } from 'react';
+import { useEffect, useMemo, useRef, useState, type CSSProperties } from 'react';
 import { CAMERA, MICROPHONE, QualityMonitor, Room, explainDeviceError, openDevices, openNextCamera, openScreen, type CallMedia, type Rating, type Signal } from '../src/index';
-import { useRefresh } from './hooks';
+import { tileSize } from './grid';
+import { useRefresh, useSize } from './hooks';
 import { Avatar, Chat, Invite, QualityBadge, Toolbar, Video, type ChatLine } from './parts';
 
 interface Tile {
@@ -48,6 +49,8 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
   const [muted, setMuted] = useState(media?.microphone?.enabled === false);
   const [cameraOff, setCameraOff] = useState(media?.camera?.enabled === false);
   const [inviting, setInviting] = useState(false);
+  const [ready, setReady] = useState(false);
+  const [stage, { width, height }] = useSize();
   const streamOf = useStreams();
   const own = useMemo(() => new MediaStream([media?.microphone, media?.camera].filter((track) => track !== undefined)), [media]);
   const screen = useRef<MediaStreamTrack | undefined>(media?.screen);
@@ -109,7 +112,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
       }
       for (const track of own.getTracks()) await current.publish(track);
       if (screen.current) await startSharing(current, screen.current);
-      refresh();
+      setReady(true);
     };
     start().catch((error: Error) => {
       toast(error.message);
@@ -133,7 +136,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
     for (const s of room.subscriptions.filter((s) => s.source === 'screen')) {
       tiles.push({ key: `${s.peerId}-screen`, peerId: s.peerId, label: `${s.peerId}’s screen`, stream: streamOf(`${s.peerId}-screen`, [s.track]), picture: true, silent: false, screen: true, mine: false });
     }
-    tiles.push({ key: 'me', peerId: me, label: 'You', stream: own, picture: own.getVideoTracks().length > 0 && !cameraOff, silent: muted || !own.getAudioTracks().length, screen: false, mine: true });
+    tiles.push({ key: 'me', peerId: me, label: 'You', stream: own, picture: own.getVideoTracks().length > 0 && !cameraOff, silent: muted || (ready && !own.getAudioTracks().length), screen: false, mine: true });
     for (const peer of room.peers) {
       const theirs = room.subscriptions.filter((s) => s.peerId === peer.peerId && s.source !== 'screen');
       const [voice, picture] = [theirs.find((s) => s.kind === 'audio'), theirs.find((s) => s.kind === 'video')];
@@ -143,7 +146,8 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
         label: peer.name ?? peer.peerId,
         stream: streamOf(peer.peerId, theirs.map((s) => s.track)),
         picture: picture !== undefined && !picture.producerPaused,
-        silent: !voice || voice.producerPaused,
+        // Unknown until it is subscribed; nobody is called muted who is only late.
+        silent: voice?.producerPaused === true,
         screen: false,
         mine: false,
       });
@@ -180,7 +184,10 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
     act(room?.sendData(text) ?? Promise.resolve());
   };
 
-  const main = tiles.some((tile) => tile.screen);
+  const screens = tiles.filter((tile) => tile.screen);
+  const people = tiles.filter((tile) => !tile.screen);
+  const size = tileSize(people.length, width, height);
+  const faces = people.map((tile) => <TileView key={tile.key} tile={tile} rating={ratings[tile.peerId]} />);
   return (
     <main className={`stage${chatOpen ? ' with-chat' : ''}`}>
       <header className="bar">
@@ -189,24 +196,23 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
           {!room ? 'Joining…' : room.state === 'reconnecting' ? 'Connection lost, trying again…' : `${room.peers.length + 1} in the room`}
         </span>
       </header>
-      <section className={`grid${main ? ' focused' : ''}`} data-count={Math.min(tiles.length, 9)}>
-        {tiles.map((tile) => (
-          <article key={tile.key} className={`tile${tile.screen ? ' screen' : ''}`} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
-            <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} />
-            {!tile.picture && (
-              <div className="cover">
-                <Avatar name={tile.peerId} />
-              </div>
-            )}
-            <footer>
-              {tile.screen ? <MonitorUp size={14} aria-hidden /> : tile.silent && <MicOff size={14} aria-label="Muted" />}
-              <span>{tile.label}</span>
-              {!tile.screen && <QualityBadge rating={ratings[tile.peerId]} />}
-            </footer>
-          </article>
-        ))}
-        {room && tiles.length === 1 && <p className="alone">Nobody else is here yet. Others join with the room name “{roomId}”.</p>}
-      </section>
+      {screens.length > 0 ? (
+        <section className="focus" aria-label="Shared screen and people">
+          <div className="screens">
+            {screens.map((tile) => (
+              <TileView key={tile.key} tile={tile} rating={undefined} />
+            ))}
+          </div>
+          <div className="strip" tabIndex={0} role="group" aria-label="People">
+            {faces}
+          </div>
+        </section>
+      ) : (
+        <section ref={stage} className="grid" aria-label="People" style={{ '--tile-width': `${size.width}px`, '--tile-height': `${size.height}px` } as CSSProperties}>
+          {faces}
+          {room && tiles.length === 1 && <p className="alone">Nobody else is here yet. Others join with the room name “{roomId}”.</p>}
+        </section>
+      )}
       {chatOpen && <Chat lines={lines} onSend={send} />}
       <Toolbar
         muted={muted}
@@ -228,6 +234,24 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
       />
       {inviting && onInvite && <Invite onInvite={onInvite} onClose={() => setInviting(false)} />}
     </main>
+  );
+}
+
+function TileView({ tile, rating }: { tile: Tile; rating: Rating | undefined }) {
+  return (
+    <article className={`tile${tile.screen ? ' screen' : ''}`} aria-label={tile.label} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
+      <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} />
+      {!tile.picture && (
+        <div className="cover">
+          <Avatar name={tile.peerId} />
+        </div>
+      )}
+      <footer>
+        {tile.screen ? <MonitorUp size={14} aria-hidden /> : tile.silent && <MicOff size={14} role="img" aria-label="Muted" />}
+        <span>{tile.label}</span>
+        {!tile.screen && <QualityBadge rating={rating} />}
+      </footer>
+    </article>
   );
 }
 

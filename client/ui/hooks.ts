@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useReducer, useRef, useState } from 'react';
+import { useCallback, useEffect, useLayoutEffect, useReducer, useRef, useState } from 'react';
 import type { Rating } from '../src/index';
 
 export interface Toast {
@@ -57,6 +57,21 @@ export function useClock(running: boolean): string {
     return () => clearInterval(timer);
   }, [running]);
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+}
+
+/** The size of the element that takes this ref, followed as it changes. */
+export function useSize(): [ref: (element: HTMLElement | null) => void, size: { width: number; height: number }] {
+  const [element, setElement] = useState<HTMLElement | null>(null);
+  const [size, setSize] = useState({ width: 0, height: 0 });
+  useLayoutEffect(() => {
+    if (!element) return;
+    const measure = () => setSize({ width: element.clientWidth, height: element.clientHeight });
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [element]);
+  return [setElement, size];
 }
 
 export const RATING_WORDS: Record<Rating, string> = {

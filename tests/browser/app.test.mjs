@@ -3,19 +3,19 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import path from 'node:path';
-import { launchChromium, startServer, until } from './harness.mjs';
+import { launchChromium, openPage, startProxy, startServer, startTestbed, until } from './harness.mjs';
 
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
-let server, chromium;
+let server, bed, chromium;
 const open = new Set();
 
 before(async () => {
-  [server, chromium] = await Promise.all([startServer(), launchChromium()]);
+  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
 });
 afterEach(async () => {
   for (const page of open) {
-    if (page.problems.length) console.log(page.problems);
+    if (page.problems?.length) console.log(page.problems);
     await shoot(page, 'last');
     await page.browserContext().close();
   }
@@ -23,6 +23,7 @@ afterEach(async () => {
 });
 after(async () => {
   await chromium?.close();
+  await bed?.stop();
   await server?.stop();
 });
 
@@ -192,6 +193,79 @@ test('the caller gives up while the devices are being refused: it is said, and n
   await until('bob is told', async () => /has ended/.test(await text(bob, 'toasts')));
   await bob.waitForSelector(at('callee'));
   nothingWrong(ann, bob);
+});
+
+/** What is wrong with the stage: tiles outside it or over each other, a last row that is not in the middle, hidden controls. */
+const faults = (page) =>
+  page.evaluate(() => {
+    const found = [];
+    const box = (element) => element.getBoundingClientRect();
+    const [width, height] = [innerWidth, innerHeight];
+    const inside = (r, o) => r.left >= o.left - 1 && r.right <= o.right + 1 && r.top >= o.top - 1 && r.bottom <= o.bottom + 1;
+    if (document.documentElement.scrollWidth > width) found.push('the page scrolls sideways');
+    for (const button of document.querySelectorAll('.toolbar button')) {
+      const r = box(button);
+      if (!inside(r, { left: 0, top: 0, right: width, bottom: height }) || r.width < 38 || r.height < 44) found.push(`${button.title} is out of reach`);
+    }
+    const stage = document.querySelector('.grid');
+    const tiles = [...document.querySelectorAll('.grid .tile')].map(box);
+    for (const [n, tile] of tiles.entries()) {
+      if (!inside(tile, box(stage))) found.push(`tile ${n} leaves the stage`);
+      if (tile.width < 80 || tile.height < 80) found.push(`tile ${n} is too small`);
+      if (tile.width / tile.height < 0.7 || tile.width / tile.height > 1.9) found.push(`tile ${n} is a strip`);
+      for (const other of tiles.slice(n + 1)) {
+        if (tile.left < other.right - 1 && other.left < tile.right - 1 && tile.top < other.bottom - 1 && other.top < tile.bottom - 1) found.push(`tile ${n} is covered`);
+      }
+    }
+    const last = tiles.filter((tile) => tile.top === tiles.at(-1)?.top);
+    if (last.length) {
+      const [left, right] = [last[0].left - box(stage).left, box(stage).right - last.at(-1).right];
+      if (Math.abs(left - right) > 2) found.push(`the last row leaves ${left} on the left and ${right} on the right`);
+    }
+    return found;
+  });
+
+test('the stage of one to nine people, with a screen and with the chat, on a desktop and on a phone', async () => {
+  const ann = await signedIn('ann');
+  await ann.locator(at('room-name')).fill('stage');
+  await click(ann, 'join-room');
+  await until('ann is in the room', async () => (await state(ann)) === 'joined');
+  const crowd = await openPage(chromium, bed.url);
+  open.add(crowd);
+  const joins = async (name) =>
+    crowd.evaluate(async (url, token) => {
+      const signal = new Signal({ url, token: () => token });
+      await signal.connect();
+      window.crowd = [...(window.crowd ?? []), await Room.join(signal, 'stage')];
+    }, server.ws, await server.token(name));
+  const bothSizes = async (name) => {
+    // Not as a phone: that would load the page anew.
+    for (const viewport of [{ width: 390, height: 844 }, { width: 320, height: 568 }, DESKTOP]) {
+      await ann.setViewport(viewport);
+      await until(`${name} looks right at ${viewport.width}`, async () => {
+        const found = await faults(ann);
+        if (found.length) throw new Error(found.join('; '));
+        return true;
+      }, 5000);
+      if (viewport.width !== 320) await shoot(ann, name);
+    }
+  };
+  await bothSizes('room-1');
+  for (let people = 2; people <= 9; people++) {
+    await joins(`guest-${people}-with-a-rather-long-name`);
+    await until('the guest has a tile', async () => (await ann.$$('.tile')).length === people);
+    await bothSizes(`room-${people}`);
+  }
+  await click(ann, 'chat-toggle');
+  await bothSizes('room-chat');
+  await click(ann, 'chat-toggle');
+  await click(ann, 'share');
+  await ann.waitForSelector('.tile.screen');
+  await bothSizes('room-own-screen');
+  // The screen is what people look at: it has most of the stage.
+  const share = await ann.$eval('.tile.screen', (tile) => (tile.clientWidth * tile.clientHeight) / (innerWidth * innerHeight));
+  assert.ok(share > 0.5, `the screen has ${share} of the window`);
+  nothingWrong(ann);
 });
 
 test('three people in a room', async () => {

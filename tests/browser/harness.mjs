@@ -78,7 +78,7 @@ export async function startServer(settings = {}) {
       child.kill('SIGKILL');
       await rm(folder, { recursive: true, force: true });
       if (code !== 0) throw new Error(`the server ended with ${code}:\n${log.slice(-4000)}`);
-      if (/\bERROR\b|panicked/.test(log)) throw new Error(`the server reported an error:\n${log.slice(-4000)}`);
+      if (/\bERROR\b|panicked/.test(log)) throw new Error(`the server reported an error:\n${log.slice(Math.max(0, log.search(/\bERROR\b|panicked/) - 500)).slice(0, 4000)}`);
     },
   };
 }
