@@ -146,7 +146,7 @@ impl Producer {
                 ProducerType::Svc => ConsumerType::Svc,
             },
             paused,
-            codec: codec.map_or(Codec::Audio, |codec| Codec::of(&codec.mime_type)),
+            codec: codec.map_or(Codec::Audio, Codec::of),
             clock_rate_hz: codec.map_or(90_000, |codec| codec.clock_rate),
             payload_type: codec.map_or(0, |codec| codec.payload_type),
             rtx_payload_type: rtp.codecs.iter().find(|it| is_rtx(&it.mime_type)).map(|it| it.payload_type),

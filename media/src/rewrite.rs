@@ -24,6 +24,8 @@ pub struct Numbers {
     pub picture_id: u16,
     /// VP8 TL0PICIDX.
     pub tl0: u8,
+    /// VP8 KEYIDX.
+    pub key_index: u8,
 }
 
 /// What is known of the media time between the last forwarded packet and the first of the next source.
@@ -63,8 +65,10 @@ pub struct Rewriter {
     timestamp_lead: u32,
     last_timestamp: u32,
     tl0_offset: u8,
+    key_offset: u8,
     last_picture_id: u16,
     last_tl0: u8,
+    last_key: u8,
     last_dropped_picture: Option<u16>,
 }
 
@@ -80,8 +84,10 @@ impl Rewriter {
             timestamp_lead: 0,
             last_timestamp: 0,
             tl0_offset: 0,
+            key_offset: 0,
             last_picture_id: (random >> 16) as u16 & 0x7fff,
             last_tl0: 0,
+            last_key: 0,
             last_dropped_picture: None,
         }
     }
@@ -105,6 +111,7 @@ impl Rewriter {
         }
         let picture = frame.vp8.picture.map_or(0, |(_, id)| id);
         self.tl0_offset = self.last_tl0.wrapping_add(1).wrapping_sub(frame.vp8.tl0.map_or(0, |(_, tl0)| tl0));
+        self.key_offset = self.last_key.wrapping_add(1).wrapping_sub(frame.vp8.key.map_or(0, |(_, key)| key));
         self.steps.clear();
         self.steps.push_back(Step {
             from: sequence,
@@ -150,6 +157,7 @@ impl Rewriter {
             timestamp: self.timestamp(timestamp),
             picture_id: frame.vp8.picture.map_or(0, |(_, id)| id.wrapping_add(step.picture_offset) & 0x7fff),
             tl0: frame.vp8.tl0.map_or(0, |(_, tl0)| tl0.wrapping_add(self.tl0_offset)),
+            key_index: frame.vp8.key.map_or(0, |(_, key)| key.wrapping_add(self.key_offset) & 0x1f),
         };
         self.newest_in = self.newest_in.max(sequence);
         if self.newest_out.is_none_or(|newest| out > newest) {
@@ -157,6 +165,7 @@ impl Rewriter {
             self.last_timestamp = numbers.timestamp;
             self.last_picture_id = numbers.picture_id;
             self.last_tl0 = numbers.tl0;
+            self.last_key = numbers.key_index;
         }
         Some(numbers)
     }
@@ -197,7 +206,8 @@ mod tests {
     use crate::codec::Vp8Ids;
 
     fn frame(picture: u16) -> Frame {
-        Frame { vp8: Vp8Ids { picture: Some((2, picture)), tl0: Some((4, 0)) }, ..Frame::default() }
+        let vp8 = Vp8Ids { picture: Some((2, picture)), long: true, tl0: Some((4, 0)), key: None };
+        Frame { vp8, ..Frame::default() }
     }
 
     #[test]
@@ -227,6 +237,34 @@ mod tests {
         assert_eq!(after.timestamp, before.timestamp.wrapping_add(3000));
         assert_eq!(after.picture_id, (before.picture_id + 1) & 0x7fff);
         assert_eq!(rewriter.map(59_999, 777, &frame(900)), None);
+    }
+
+    #[test]
+    fn short_ids_continue_through_wraps_and_switches() {
+        let frame = |picture: u16, key: u8| {
+            let vp8 = Vp8Ids {
+                picture: Some((2, picture % 128)),
+                long: false,
+                tl0: None,
+                key: Some((3, key % 32)),
+            };
+            Frame { vp8, ..Frame::default() }
+        };
+        let mut rewriter = Rewriter::new(3 << 16);
+        let mut last: Option<Numbers> = None;
+        let mut check = |rewriter: &mut Rewriter, sequence, picture, key, new_key: u8| {
+            let now = rewriter.map(sequence, 0, &frame(picture, key)).expect("mapped");
+            if let Some(last) = last.replace(now) {
+                assert_eq!(now.picture_id % 128, (last.picture_id + 1) % 128);
+                assert_eq!(now.key_index, (last.key_index + new_key) % 32);
+            }
+        };
+        rewriter.switch(100, 0, &frame(100, 30), Gap::default());
+        (0..300).for_each(|at| check(&mut rewriter, 100 + u64::from(at), 100 + at, 30, 0));
+        check(&mut rewriter, 400, 400, 31, 1);
+        rewriter.switch(7, 0, &frame(5, 12), Gap::default());
+        check(&mut rewriter, 7, 5, 12, 1);
+        (1..200).for_each(|at| check(&mut rewriter, 7 + u64::from(at), 5 + at, 12, 0));
     }
 
     #[test]

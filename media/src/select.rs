@@ -153,7 +153,7 @@ mod tests {
     const DELTA: Frame = vp8(false, true, 0, false);
 
     const fn vp8(keyframe: bool, start: bool, temporal: u8, sync: bool) -> Frame {
-        let vp8 = crate::codec::Vp8Ids { picture: None, tl0: None };
+        let vp8 = crate::codec::Vp8Ids { picture: None, long: false, tl0: None, key: None };
         Frame { keyframe, start, end: false, spatial: 0, temporal, sync, up: false, vp8 }
     }
 

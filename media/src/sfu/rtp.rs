@@ -345,7 +345,8 @@ fn write(
         }
         let body = &mut slot[at..at + payload.len()];
         body.copy_from_slice(payload);
-        patch_vp8(body, frame, &out.numbers);
+        let numbers = &out.numbers;
+        codec::patch_vp8(body, &frame.vp8, numbers.picture_id, numbers.tl0, numbers.key_index);
         at += payload.len();
         let Ok(length) = srtp.seal_rtp(slot, at, out.sequence) else { return false };
         bytes.truncate(start + length);
@@ -357,15 +358,4 @@ fn write(
         transport.packets.1 += 1;
     }
     sent
-}
-
-/// Writes continuous picture ids over the source's.
-fn patch_vp8(payload: &mut [u8], frame: &Frame, numbers: &Numbers) {
-    if let Some((at, _)) = frame.vp8.picture {
-        let at = usize::from(at);
-        payload[at..at + 2].copy_from_slice(&(numbers.picture_id | 0x8000).to_be_bytes());
-    }
-    if let Some((at, _)) = frame.vp8.tl0 {
-        payload[usize::from(at)] = numbers.tl0;
-    }
 }
