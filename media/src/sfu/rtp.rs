@@ -118,7 +118,11 @@ impl Sfu {
             let consumer = &mut consumers[*key];
             if !consumer.paused {
                 let transport = &mut transports[consumer.transport];
-                forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
+                let entered =
+                    forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
+                if entered && !incoming.newest {
+                    catch_up(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
+                }
             }
         }
     }
@@ -243,6 +247,7 @@ fn rid_of(producer: &Producer, header: &RtpHeader<'_>) -> Option<(usize, bool)> 
     }
 }
 
+/// Whether the consumer has entered the encoding with this packet.
 #[allow(clippy::too_many_arguments)] // disjoint parts of the core, so that the loop over consumers can hold them all
 fn forward(
     now: Instant,
@@ -253,13 +258,17 @@ fn forward(
     incoming: &Incoming<'_>,
     outbox: &mut Outbox,
     counters: &mut Counters,
-) {
+) -> bool {
     if transport.srtp.is_none() {
-        return;
+        return false;
     }
-    match consumer.selector.decide(incoming.encoding, &incoming.frame, incoming.newest) {
-        Decision::Ignore => return,
-        Decision::Skip => return consumer.rewriter.skip(incoming.sequence, &incoming.frame),
+    let decision = consumer.selector.decide(incoming.encoding, &incoming.frame, incoming.newest);
+    match decision {
+        Decision::Ignore => return false,
+        Decision::Skip => {
+            consumer.rewriter.skip(incoming.sequence, &incoming.frame);
+            return false;
+        }
         Decision::Switch => {
             let entered = consumer.entered.replace(incoming.encoding);
             let gap = Gap {
@@ -272,7 +281,7 @@ fn forward(
         Decision::Forward => {}
     }
     let Some(numbers) = consumer.rewriter.map(incoming.sequence, incoming.timestamp, &incoming.frame) else {
-        return;
+        return false;
     };
     let marker = incoming.marker || consumer.selector.cuts_behind(&incoming.frame);
     let fields = HeaderFields {
@@ -299,6 +308,38 @@ fn forward(
         consumer.packets += 1;
         consumer.octets += incoming.payload.len() as u64;
         counters.forwarded += 1;
+    }
+    decision == Decision::Switch
+}
+
+/// The first packet of a keyframe was late or had to be repeated: what came behind it and was of no use then follows from
+/// the store, without header extensions, which are not kept.
+#[allow(clippy::too_many_arguments)] // as above
+fn catch_up(
+    now: Instant,
+    send_time: u32,
+    producer: &Producer,
+    consumer: &mut Consumer,
+    transport: &mut Transport,
+    first: &Incoming<'_>,
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+) {
+    let encoding = &producer.encodings[first.encoding];
+    let newest = encoding.reception.newest().unwrap_or(first.sequence);
+    for sequence in first.sequence + 1..=newest {
+        let Some(kept) = encoding.store.find(sequence) else { continue };
+        let incoming = Incoming {
+            encoding: first.encoding,
+            sequence,
+            newest: sequence == newest,
+            timestamp: kept.timestamp,
+            marker: kept.marker,
+            payload: &kept.payload,
+            extensions: Extensions::default(),
+            frame: codec::inspect(producer.codec, &kept.payload),
+        };
+        forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
     }
 }
 

@@ -65,6 +65,33 @@ fn video_starts_at_a_keyframe_that_was_asked_for_once() {
 }
 
 #[test]
+fn a_keyframe_whose_first_packet_was_lost_is_used_when_it_is_repeated() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, vp8(), false);
+    let consumer = world.consume(bob, &producer);
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.id });
+    assert_eq!(world.keyframe_requests(alice, 7000), 1);
+    world.send_rtp(alice, &vp8_packet(10, 7000, false));
+    // 11 begins the keyframe, 12 continues it, 13 is the next frame.
+    let rest = client::packet(96, 12, 3000 * 11, 7000, &[0x80, 0x80, 0x80, 11, 1, 2, 3]);
+    world.send_rtp(alice, &rest);
+    world.send_rtp(alice, &vp8_packet(13, 7000, false));
+    assert!(world.received(bob).is_empty());
+    let first = vp8_packet(11, 7000, true);
+    world.send_rtp(alice, &client::packet(97, 1, 3000 * 11, 7001, &[&[0, 11], &first[12..]].concat()));
+    let received = world.received(bob);
+    let headers: Vec<_> = received.iter().map(|packet| RtpHeader::parse(packet).expect("RTP")).collect();
+    let of = |at: usize| (headers[at].sequence_number, headers[at].timestamp);
+    let (number, timestamp) = of(0);
+    assert_eq!(received.len(), 3);
+    assert_eq!([of(1), of(2)], [(number + 1, timestamp), (number + 2, timestamp.wrapping_add(6000))]);
+    assert_eq!(headers[1].payload(&received[1])[4..], [1, 2, 3]);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.keyframe_requests(alice, 7000), 0, "the keyframe came");
+}
+
+#[test]
 fn a_lost_packet_is_asked_for_and_sent_again() {
     let mut world = World::new();
     let (alice, bob) = world.connected_pair();
