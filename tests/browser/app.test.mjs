@@ -73,6 +73,36 @@ function plays(page, selector, what) {
   });
 }
 
+/** The brightness of what a video shows, of 255. */
+const brightness = (page, selector) =>
+  page.$eval(selector, (video) => {
+    const context = Object.assign(document.createElement('canvas'), { width: 16, height: 9 }).getContext('2d');
+    context.drawImage(video, 0, 0, 16, 9);
+    return context.getImageData(0, 0, 16, 9).data.reduce((sum, value, at) => (at % 4 === 3 ? sum : sum + value), 0) / (16 * 9 * 3);
+  });
+
+/** The loudest moment of what a video plays, of one and a half seconds: the fake microphone beeps once a second. */
+const loudness = (page, selector) =>
+  page.$eval(selector, async (video) => {
+    const audio = new AudioContext();
+    const analyser = audio.createAnalyser();
+    audio.createMediaStreamSource(video.srcObject).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    let loudest = 0;
+    for (const end = performance.now() + 1500; performance.now() < end; await new Promise((done) => setTimeout(done, 20))) {
+      analyser.getFloatTimeDomainData(samples);
+      loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), loudest);
+    }
+    await audio.close();
+    return loudest;
+  });
+
+/** What the other side of a call is shown and told, mute and camera-off included. */
+async function seenAndHeard(page, selector, what, { seen, heard }) {
+  await until(`${what}: ${seen ? 'a picture' : 'black'}`, async () => ((await brightness(page, selector)) > 30) === seen);
+  await until(`${what}: ${heard ? 'a voice' : 'silence'}`, async () => ((await loudness(page, selector)) > 0.01) === heard);
+}
+
 async function ring(from, to, button) {
   await from.locator(at('callee')).fill(to);
   await click(from, button);
@@ -105,18 +135,26 @@ test('a video call: ring, answer, see each other, chat, mute, camera off, share,
   await shoot(bob, 'call-chat');
   await click(bob, 'chat-toggle');
 
+  await seenAndHeard(bob, at('remote-video'), 'at first', { seen: true, heard: true });
   await click(ann, 'mute');
   await click(ann, 'camera');
   assert.equal(await pressed(ann, 'mute'), 'true');
   assert.equal(await pressed(ann, 'camera'), 'true');
+  await seenAndHeard(bob, at('remote-video'), 'muted and the camera off', { seen: false, heard: false });
+  await shoot(bob, 'call-camera-off');
   await click(ann, 'camera');
-  // The fake screen looks like the fake camera: what tells them apart is that one's own screen is not mirrored.
-  const shares = () => ann.$eval(at('self-video'), (video) => !video.classList.contains('mirrored'));
+  await click(ann, 'mute');
+  await seenAndHeard(bob, at('remote-video'), 'on again', { seen: true, heard: true });
+  // The fake screen looks like the fake camera: the browser says which of the two a track is.
+  const surface = () => ann.$eval(at('self-video'), (video) => video.srcObject.getVideoTracks()[0]?.getSettings().displaySurface ?? 'camera');
+  assert.equal(await surface(), 'camera');
   await click(ann, 'share');
-  await until('ann shares', shares);
+  await until('ann shares', async () => (await surface()) !== 'camera');
   await plays(bob, at('remote-video'), 'bob sees the screen');
+  await shoot(ann, 'call-share');
   await click(ann, 'share');
-  await until('ann shows the camera again', async () => !(await shares()));
+  await until('ann shows the camera again', async () => (await surface()) === 'camera');
+  await plays(bob, at('remote-video'), 'bob sees the camera');
 
   await ann.reload();
   await ann.waitForSelector(at('remote-video'));
@@ -296,16 +334,13 @@ test('three people in a room', async () => {
 });
 
 test('a device that is refused is explained in words, and the room is joined all the same', async () => {
-  const strict = await launchChromium(['--deny-permission-prompts']);
+  const strict = await launchChromium([], { grants: false });
   try {
     const ann = await signedIn('ann', DESKTOP, strict);
-    await ann.browserContext().overridePermissions(server.url, []);
-    await ann.evaluate(() => {
-      // The fake UI of the test browser grants everything: refuse as a person would.
-      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('Permission denied', 'NotAllowedError'));
-    });
     await ring(ann, 'bob', 'call-video');
     await until('the reason is said', async () => /address bar/.test(await text(ann, 'toasts')));
+    await shoot(ann, 'device-error');
+    assert.equal(await ann.evaluate(() => navigator.permissions.query({ name: 'camera' }).then((permission) => permission.state)), 'denied');
     await ann.locator(at('room-name')).fill('listeners');
     await click(ann, 'join-room');
     await until('ann is in the room', async () => (await state(ann)) === 'joined');

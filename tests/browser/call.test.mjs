@@ -2,7 +2,7 @@
 // networks, pages and third persons do to it.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { launchChromium, openPage, sleep, startProxy, startServer, startTestbed, until } from './harness.mjs';
+import { launchChromium, openPage, relayThrough, sleep, startProxy, startServer, startTestbed, startUdpProxy, until } from './harness.mjs';
 
 let server, bed, chromium;
 
@@ -67,8 +67,9 @@ function prepare() {
   };
 }
 
-async function signedIn(user, { ws = server.ws, from = server } = {}) {
+async function signedIn(user, { ws = server.ws, from = server, relay } = {}) {
   const page = await openPage(chromium, bed.url);
+  if (relay) await page.evaluate(relayThrough, relay);
   await page.evaluate(prepare);
   await page.evaluate((ws, token) => t.connect(ws, token), ws, await from.token(user));
   return page;
@@ -294,6 +295,76 @@ describe('what happens to calls', () => {
     await until('the screen arrives', async () => (await media(bob)).frames > 0);
     await hangUp(ann, bob);
     await proxy.stop();
+  });
+
+  /** Takes signaling and media from everybody for six seconds; `received` tells how much media a page has. */
+  async function sixSecondsWithoutNetwork(pages, received, signaling, media) {
+    signaling.cut();
+    media.cut();
+    await sleep(500);
+    const before = await Promise.all(pages.map(received));
+    await sleep(5500);
+    assert.deepEqual(await Promise.all(pages.map(received)), before, 'no media passes while the network is away');
+    signaling.heal();
+    media.heal();
+    for (const page of pages) await until('signaling is back', async () => (await page.evaluate(() => t.signal.state)) === 'connected');
+  }
+
+  test('six seconds without any network do not end a call', async () => {
+    const [signaling, relay] = [await startProxy(server.ports.http), await startUdpProxy(server.ports.turn)];
+    const { ann, bob } = await pair('video', { ws: signaling.ws, relay: relay.port });
+    await mediaGrows([ann, bob], { video: true });
+    await sixSecondsWithoutNetwork([ann, bob], async (page) => (await media(page)).packets, signaling, relay);
+    await mediaGrows([ann, bob], { video: true });
+    await connected(ann, bob);
+    for (const page of [ann, bob]) assert.deepEqual(await page.evaluate(() => [t.ended, t.room]), [null, null]);
+    await hangUp(ann, bob);
+    relay.stop();
+    await signaling.stop();
+  });
+
+  test('six seconds without any network do not end a stay in a room', async () => {
+    const [signaling, relay] = [await startProxy(server.ports.http), await startUdpProxy(server.ports.turn)];
+    const options = { ws: signaling.ws, relay: relay.port };
+    const pages = [await signedIn('ann-room', options), await signedIn('bob-room', options)];
+    for (const page of pages) {
+      await page.evaluate(async () => {
+        t.room = await Room.join(t.signal, 'outage');
+        for (const event of ['peerLeft', 'removed', 'error']) t.room.on(event, (...what) => t.errors.push(`${event}: ${what}`));
+        t.room.on('subscribed', ({ kind, track }) => {
+          document.body.append(Object.assign(document.createElement(kind), { autoplay: true, srcObject: new MediaStream([track]) }));
+        });
+        const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 640, height: 360 } });
+        for (const track of stream.getTracks()) await t.room.publish(track);
+      });
+    }
+    const inbound = (page) =>
+      page.evaluate(async () => {
+        const sum = { packets: 0, frames: 0, audio: 0 };
+        for (const stat of (await t.room.getStats()) ?? []) {
+          if (stat.type !== 'inbound-rtp') continue;
+          sum.packets += stat.packetsReceived;
+          sum.frames += stat.framesDecoded ?? 0;
+          sum.audio += stat.totalAudioEnergy ?? 0;
+        }
+        return sum;
+      });
+    const everybodyDecodes = async () => {
+      for (const page of pages) {
+        const first = await inbound(page);
+        await until('audio and frames decode', async () => {
+          const now = await inbound(page);
+          return now.frames > first.frames + 10 && now.audio > first.audio;
+        });
+      }
+    };
+    await everybodyDecodes();
+    await sixSecondsWithoutNetwork(pages, async (page) => (await inbound(page)).packets, signaling, relay);
+    await everybodyDecodes();
+    for (const page of pages) assert.deepEqual(await page.evaluate(() => [t.room.state, t.room.peers.length, t.errors]), ['joined', 1, []]);
+    await close(...pages);
+    relay.stop();
+    await signaling.stop();
   });
 
   for (const who of ['caller', 'callee']) {

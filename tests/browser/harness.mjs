@@ -108,7 +108,7 @@ export async function startTestbed() {
 }
 
 /** Headless Chromium with fake cameras (three; the second sees depth, which WebRTC cannot send), microphone (beeps) and screen. */
-export function launchChromium(args = []) {
+export function launchChromium(args = [], { grants = true } = {}) {
   return puppeteer.launch({
     executablePath: chromiumPath,
     headless: true,
@@ -116,7 +116,8 @@ export function launchChromium(args = []) {
     args: [
       '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
       '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required',
-      '--use-fake-ui-for-media-stream', '--use-fake-device-for-media-stream=device-count=3',
+      // Without it the browser asks for permission as for anybody, and there is nobody who would grant it.
+      ...(grants ? ['--use-fake-ui-for-media-stream'] : ['--deny-permission-prompts']), '--use-fake-device-for-media-stream=device-count=3',
       '--disable-background-timer-throttling', '--disable-renderer-backgrounding',
       '--disable-backgrounding-occluded-windows', '--disable-features=WebRtcHideLocalIpsWithMdns',
       '--allow-loopback-in-peer-connection', ...args,
@@ -179,6 +180,47 @@ export async function until(what, condition, limitMs = 20_000) {
     }
     await sleep(100);
   }
+}
+
+/** A UDP proxy in front of the relay that can be cut, to take a client's media away: both ways, each datagram. */
+export async function startUdpProxy(port) {
+  let cut = false;
+  const upstreams = new Map();
+  const front = dgram.createSocket('udp4');
+  front.on('message', (data, from) => {
+    if (cut) return;
+    const key = `${from.address}:${from.port}`;
+    let upstream = upstreams.get(key);
+    if (!upstream) {
+      upstream = dgram.createSocket('udp4').on('error', () => {});
+      upstream.on('message', (reply) => cut || front.send(reply, from.port, from.address));
+      upstreams.set(key, upstream);
+    }
+    upstream.send(data, port, '127.0.0.1');
+  });
+  await new Promise((done) => front.bind(0, '127.0.0.1', done));
+  return {
+    port: front.address().port,
+    cut: () => (cut = true),
+    heal: () => (cut = false),
+    stop() {
+      for (const socket of [front, ...upstreams.values()]) socket.close();
+    },
+  };
+}
+
+/** Runs in a page: all its media goes through the relay at this port, and so through a proxy that stands there. */
+export function relayThrough(port) {
+  const Native = window.RTCPeerConnection;
+  window.RTCPeerConnection = class extends Native {
+    constructor(configuration) {
+      // mediasoup-client makes a connection without servers too, only to ask for codecs.
+      const relays = (configuration?.iceServers ?? []).filter((server) => server.username);
+      const udp = (urls) => [].concat(urls).filter((url) => !url.includes('transport=tcp'));
+      const iceServers = relays.map((server) => ({ ...server, urls: udp(server.urls).map((url) => url.replace(/:\d+(?=\?|$)/, `:${port}`)) }));
+      super({ ...configuration, iceTransportPolicy: 'relay', iceServers });
+    }
+  };
 }
 
 /** A TCP proxy in front of the server that can be cut, to take a client's signaling away. */
