@@ -8,6 +8,7 @@ mod config;
 mod server;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use common::config::Config;
@@ -70,9 +71,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     while signals.wants_reload().await {
         causeway.reload();
     }
+    drain(&causeway, config.signaling.drain_timeout, &mut signals).await;
     causeway.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for calls and rooms to end by themselves, not for ever, and no longer when told to stop again.
+async fn drain(causeway: &Causeway, longest: Duration, signals: &mut Signals) {
+    let told_again = async { while signals.wants_reload().await {} };
+    tokio::select! {
+        () = causeway.drain() => {}
+        () = tokio::time::sleep(longest) => {}
+        () = told_again => {}
+    }
 }
 
 /// Where to go, for people; in production for whoever reads the log.

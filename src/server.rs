@@ -91,6 +91,12 @@ impl Causeway {
         tracing::info!("every other setting needs a restart");
     }
 
+    /// Takes nothing new; returns when the last call and room have ended.
+    pub async fn drain(&self) {
+        self.signaling.drain().await;
+        self.signaling.drained().await;
+    }
+
     /// Ends gracefully: connections, then the call log's last records.
     pub async fn shutdown(self) {
         self.signaling.shutdown().await;

@@ -72,6 +72,35 @@ async fn sigterm_closes_with_1012_and_exits_0() {
 }
 
 #[tokio::test]
+async fn sigterm_waits_for_a_running_call_for_the_drain_timeout_and_no_longer_when_sent_again() {
+    for hang_up in [true, false] {
+        let mut server = Server::start_with(&["signaling.drain_timeout=1h"]);
+        let (mut alice, mut bob) = (server.join("alice").await, server.join("bob").await);
+        alice
+            .send(json!({"type": "call-initiate", "callId": "c1", "recipientIds": ["bob"], "callType": "audio"}))
+            .await;
+        bob.expect("incoming-call").await;
+        bob.send(json!({"type": "call-answer", "callId": "c1"})).await;
+        alice.expect("call-answered").await;
+
+        server.signal(Signal::TERM);
+        server.wait_for("draining", |log| log.contains("draining").then_some(()));
+        alice.send(json!({"type": "offer", "callId": "c1", "recipientId": "bob", "sdp": "v=0"})).await;
+        bob.expect("offer").await;
+        if hang_up {
+            alice.send(json!({"type": "call-end", "callId": "c1"})).await;
+        } else {
+            server.signal(Signal::TERM);
+        }
+        let reason = if hang_up { "hangup" } else { "server-stopping" };
+        assert_eq!(bob.expect("call-ended").await["reason"], reason);
+        assert_eq!(alice.closed().await.0, 1012);
+        drop((alice, bob));
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_runs_when_the_server_stops_is_in_the_log_of_the_next() {
     let mut server = Server::start();
     let (mut alice, mut bob) = (server.join("alice").await, server.join("bob").await);

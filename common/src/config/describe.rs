@@ -32,6 +32,7 @@ impl Config {
         row("signaling.resume_grace", quoted(show_duration(self.signaling.resume_grace)));
         row("signaling.ring_timeout", quoted(show_duration(self.signaling.ring_timeout)));
         row("signaling.heartbeat", quoted(show_duration(self.signaling.heartbeat)));
+        row("signaling.drain_timeout", quoted(show_duration(self.signaling.drain_timeout)));
         row("signaling.max_message", self.signaling.max_message.to_string());
 
         row("media.listen_ip", quoted(self.media.listen_ip));

@@ -108,6 +108,8 @@ pub struct Signaling {
     pub heartbeat: Duration,
     /// Largest message, bytes.
     pub max_message: usize,
+    /// How long running calls and rooms may go on after SIGTERM.
+    pub drain_timeout: Duration,
 }
 
 /// `[media]`

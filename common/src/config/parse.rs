@@ -165,6 +165,7 @@ impl<'a> Parser<'a> {
                 Duration::from_secs(1),
             )?,
             heartbeat: section.duration("heartbeat", Duration::from_secs(15), Duration::from_secs(1))?,
+            drain_timeout: section.duration("drain_timeout", Duration::ZERO, Duration::ZERO)?,
             max_message: section.get("max_message", 256 * 1024, |value| {
                 parse_size(&value.quantity()?)
                     .filter(|size| (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(size))

@@ -171,8 +171,10 @@ pub enum Input {
         /// What is asked.
         request: AdminRequest,
     },
-    /// The server will stop.
+    /// The server will stop when what runs has ended; nothing new from now on.
     Drain,
+    /// The server stops now.
+    Stop,
     /// The time of [`Output::Timeout`] has come.
     Timeout,
 }

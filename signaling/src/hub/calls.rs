@@ -101,6 +101,16 @@ impl Call {
         self.upgraded_to.as_ref() == Some(room) && self.is_joined(user, session)
     }
 
+    /// The sessions that have joined.
+    pub(super) fn speakers(&self) -> impl Iterator<Item = &SessionId> {
+        self.members.values().filter_map(|member| member.session.as_ref())
+    }
+
+    /// Those who may still answer.
+    pub(super) fn ringing(&self) -> impl Iterator<Item = &UserId> {
+        self.members.iter().filter(|(_, member)| member.session.is_none()).map(|(user, _)| user)
+    }
+
     fn joined(&self) -> impl Iterator<Item = &UserId> {
         self.members.iter().filter(|(_, member)| member.session.is_some()).map(|(user, _)| user)
     }
@@ -213,14 +223,14 @@ impl Hub {
         rung
     }
 
-    /// Rings everybody who is not a member yet and is there.
     fn may_call(&self, session: &SessionId) -> Done {
         if self.sessions.get(session).is_some_and(|session| session.claims.call) {
-            return Ok(());
+            return self.takes_calls();
         }
         Err(Refusal::new("forbidden", "This token does not allow calls"))
     }
 
+    /// Rings everybody who is not a member yet and is there.
     fn ring(&mut self, session: &SessionId, id: &CallId, recipients: Vec<UserId>) -> Done {
         let Some(call) = self.calls.get(id) else { return Err(not_found()) };
         if call.members.len() + recipients.len() > MEMBERS_MAX

@@ -6,6 +6,7 @@
 mod api;
 mod backlog;
 mod calls;
+mod drain;
 mod quality;
 mod refusals;
 mod rooms;
@@ -38,6 +39,7 @@ enum Timer {
     Ring(CallId),
     Held(UserId, CallId),
     Retry(usize),
+    LetGo,
 }
 
 /// The core.
@@ -134,6 +136,7 @@ impl Hub {
                 self.outputs.push_back(Output::Admin { id, result });
             }
             Input::Drain => self.drain(),
+            Input::Stop => self.stop(),
             Input::Timeout => {}
         }
         self.expire();
@@ -184,6 +187,7 @@ impl Hub {
                 Timer::Ring(call) => self.ring_timeout(&call),
                 Timer::Held(user, call) => self.give_up_held(&user, &call),
                 Timer::Retry(worker) => self.retry(worker),
+                Timer::LetGo => self.let_go(),
             }
         }
     }
@@ -195,18 +199,6 @@ impl Hub {
     /// 128 random bits, as text.
     fn random_id(&mut self) -> String {
         format!("{:016x}{:016x}", self.rng.next_u64(), self.rng.next_u64())
-    }
-
-    fn drain(&mut self) {
-        self.draining = true;
-        let calls: Vec<CallId> = self.calls.keys().cloned().collect();
-        for call in calls {
-            self.finish_call(&call, "server-stopping", None);
-        }
-        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        for conn in conns {
-            self.outputs.push_back(Output::Close { conn, code: 1012, reason: "Restarting" });
-        }
     }
 
     /// One message of a session, within its rate.

@@ -52,12 +52,11 @@ pub(super) struct Session {
 
 impl Hub {
     pub(super) fn connect(&mut self, conn: ConnId, claims: Claims, resume: Option<SessionId>) {
-        if self.draining {
-            self.outputs.push_back(Output::Close { conn, code: 1012, reason: "Restarting" });
-            return;
-        }
         let known = resume.filter(|id| self.sessions.get(id).is_some_and(|old| old.claims.sub == claims.sub));
         let resumed = known.is_some();
+        if self.draining && !resumed {
+            return self.send_elsewhere(conn);
+        }
         let id = match known {
             Some(id) => id,
             None => match self.new_session(&claims) {
@@ -196,6 +195,13 @@ impl Hub {
         }
         session.grace = Some(at);
         self.timers.insert((at, Timer::Grace(conn.session)));
+    }
+
+    /// The session's connection, which it no longer has.
+    pub(super) fn disconnect(&mut self, id: &SessionId) -> Option<ConnId> {
+        let conn = self.sessions.get_mut(id)?.conn.take()?;
+        self.forget(conn);
+        Some(conn)
     }
 
     /// The shell had to close it.

@@ -38,6 +38,11 @@ impl Metrics {
         }
     }
 
+    /// Whether the hub has anybody.
+    pub(super) fn has_sessions(&self) -> bool {
+        self.sessions.get() > 0
+    }
+
     pub(super) fn observe(&self, stats: Stats) {
         let gauge = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.sessions, stats.sessions);

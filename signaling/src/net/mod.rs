@@ -55,6 +55,9 @@ use crate::store::CallLog;
 /// TURN credentials outlive a long call's ICE restarts and not a lost laptop.
 const ICE_TTL: Duration = Duration::from_secs(12 * 3600);
 
+/// How often the end of a drain is looked for.
+const DRAINED_POLL: Duration = Duration::from_millis(100);
+
 /// How long connections get for their closing handshakes when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -198,11 +201,24 @@ impl Server {
         }
     }
 
+    /// Begins to drain: not ready, nothing new; what runs may end by itself.
+    pub async fn drain(&self) {
+        self.shared.drain().await;
+    }
+
+    /// Returns when, while draining, the last call and room have ended.
+    pub async fn drained(&self) {
+        while self.shared.metrics.has_sessions() {
+            tokio::time::sleep(DRAINED_POLL).await;
+        }
+    }
+
     /// Stops gracefully: not ready, sessions told to go elsewhere, calls recorded, everything closed. When it returns,
     /// the hub is gone and whatever it had to record is in the call log's queue.
     pub async fn shutdown(self) {
-        self.shared.drain().await;
+        self.drain().await;
         let Self { shared, stop, hub_task, .. } = self;
+        let _ = shared.hub.input(Input::Stop).await; // without a hub there is nothing to stop
         shared.tasks.close();
         stop.cancel();
         if timeout(STOP_TIMEOUT, shared.tasks.wait()).await.is_err() {
@@ -240,7 +256,7 @@ impl Shared {
         ConnId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// From now on not ready; the hub lets go of its sessions. Once is enough.
+    /// From now on not ready; the hub lets go of sessions as their calls and rooms end. Once is enough.
     async fn drain(&self) {
         if self.draining.swap(true, Ordering::Relaxed) {
             return;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod calls;
+mod drain;
 mod property;
 mod quality;
 mod refusals;

@@ -19,10 +19,11 @@ impl Hub {
         let Some(claims) = self.sessions.get(session).map(|session| session.claims.clone()) else {
             return Ok(());
         };
-        let is_of_a_call = || self.calls.values().any(|call| call.leads_to(&id, &claims.sub, session));
-        if claims.room != "*" && claims.room != id.as_str() && !is_of_a_call() {
+        let is_of_a_call = self.calls.values().any(|call| call.leads_to(&id, &claims.sub, session));
+        if claims.room != "*" && claims.room != id.as_str() && !is_of_a_call {
             return Err(forbidden());
         }
+        self.takes_room(&id, is_of_a_call)?;
         let worker = self.worker_for(&id).ok_or(MediaError::Overloaded)?;
         self.count_join(&claims.sub)?;
         let full = self.rooms.get(&id).is_some_and(|room| {
