@@ -263,8 +263,10 @@ impl Connection {
 
     /// Queues a message; `false` when it was dropped because the client reads too slowly or the stream is not open.
     ///
-    /// An empty message is dropped too: str0m 0.25 queues no chunk for it and yet uses up a stream sequence number, after
-    /// which an ordered stream would wait for ever.
+    /// An empty message is dropped too. RFC 8831 §6.6 sends it as one zero byte under a payload protocol identifier of its
+    /// own. str0m 0.25 chooses that identifier but hands over no byte, for which sctp-proto 0.10.8 makes no chunk and yet
+    /// uses up a stream sequence number, after which an ordered stream would wait for ever; neither lets a caller name the
+    /// identifier.
     pub fn send(&mut self, stream_id: u16, binary: bool, data: &[u8]) -> bool {
         if data.is_empty() {
             return false;
