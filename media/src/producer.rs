@@ -1,5 +1,7 @@
 //! What a client publishes: one or several encodings of one track, and who consumes it.
 
+use std::time::{Duration, Instant};
+
 use common::control::ConsumerType;
 use common::ids::{PeerId, ProducerId, RoomId};
 use common::rtp_parameters::{MediaKind, RtpParameters};
@@ -33,6 +35,12 @@ impl LayersHeard {
     }
 }
 
+/// Without a packet for so long an encoding counts as stopped (contract §6), so that subscribers fall away from it within
+/// two seconds.
+const SILENT: Duration = Duration::from_millis(1500);
+/// The same for an encoding with `dtx`, which may pause between pictures that do not change.
+const SILENT_WITH_DTX: Duration = Duration::from_secs(5);
+
 /// One encoding: a simulcast layer, or the only one.
 #[derive(Debug, Default)]
 pub struct Encoding {
@@ -42,6 +50,8 @@ pub struct Encoding {
     pub rtx_ssrc: Option<u32>,
     /// Its name in packets.
     pub rid: Option<String>,
+    /// It may be silent for longer.
+    pub dtx: bool,
     /// How it is received.
     pub reception: Reception,
     /// Its newest packets.
@@ -50,6 +60,14 @@ pub struct Encoding {
     pub layers: LayersHeard,
     /// What was asked of it.
     pub keyframes: KeyframeRequests,
+}
+
+impl Encoding {
+    /// Whether packets still come.
+    pub fn flows(&self, now: Instant) -> bool {
+        let patience = if self.dtx { SILENT_WITH_DTX } else { SILENT };
+        self.reception.last_heard.is_some_and(|at| now.saturating_duration_since(at) < patience)
+    }
 }
 
 /// Extension ids that the publisher uses.
@@ -127,6 +145,7 @@ impl Producer {
             ssrc: it.ssrc,
             rtx_ssrc: it.rtx.as_ref().map(|rtx| rtx.ssrc),
             rid: it.rid.clone(),
+            dtx: it.dtx == Some(true),
             ..Encoding::default()
         });
         let mut encodings: Vec<Encoding> = described.collect();

@@ -4,12 +4,7 @@
 //! `sfu` reports what each encoding does and asks for keyframes of [`Selector::target`]; `rewrite` numbers what is let
 //! through.
 
-use std::time::{Duration, Instant};
-
 use crate::codec::Frame;
-
-/// Without a packet for so long an encoding counts as stopped (contract §6: 1.5 s).
-pub const ENCODING_SILENT: Duration = Duration::from_millis(1500);
 
 /// What to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,12 +63,10 @@ impl Selector {
         (self.current != Some(self.target)).then_some(self.target)
     }
 
-    /// Chooses again from when each encoding was last heard. Returns whether the target has changed.
-    pub fn choose(&mut self, now: Instant, last_heard: impl Iterator<Item = Option<Instant>>) -> bool {
-        let flows =
-            |at: &Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < ENCODING_SILENT);
+    /// Chooses again from whether each encoding flows. Returns whether the target has changed.
+    pub fn choose(&mut self, flows: impl Iterator<Item = bool>) -> bool {
         let mut best = None;
-        for (encoding, _) in last_heard.enumerate().filter(|(_, at)| flows(at)) {
+        for (encoding, _) in flows.enumerate().filter(|(_, flows)| *flows) {
             // The highest that is not above what is wanted; failing that, the lowest above it.
             if encoding <= usize::from(self.preferred_spatial) || best.is_none() {
                 best = Some(encoding);
@@ -165,16 +158,14 @@ mod tests {
 
     #[test]
     fn it_enters_at_a_keyframe_and_falls_away_from_silence() {
-        let now = Instant::now();
         let mut selector = Selector::new(3);
         assert_eq!(selector.decide(2, &DELTA, true), Decision::Ignore);
         assert_eq!(selector.decide(2, &KEYFRAME, true), Decision::Switch);
         assert_eq!(selector.decide(2, &DELTA, true), Decision::Forward);
-        let later = now + Duration::from_secs(2);
-        assert!(selector.choose(later, [Some(later), Some(later), Some(now)].into_iter()));
+        assert!(selector.choose([true, true, false].into_iter()));
         assert_eq!((selector.target(), selector.current()), (Some(1), Some(2)));
         selector.prefer(0, Some(0));
-        selector.choose(later, [Some(later); 3].into_iter());
+        selector.choose([true; 3].into_iter());
         assert_eq!(selector.target(), Some(0));
         assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
         assert_eq!(selector.decide(0, &vp8(false, true, 1, false), true), Decision::Skip);
@@ -182,13 +173,12 @@ mod tests {
 
     #[test]
     fn an_encoding_that_never_comes_is_not_waited_for() {
-        let now = Instant::now();
         let mut selector = Selector::new(3);
-        assert!(selector.choose(now, [Some(now), Some(now), None].into_iter()));
+        assert!(selector.choose([true, true, false].into_iter()));
         assert_eq!(selector.target(), Some(1));
-        selector.choose(now, [None, None, Some(now)].into_iter());
+        selector.choose([false, false, true].into_iter());
         selector.prefer(0, None);
-        selector.choose(now, [None, None, Some(now)].into_iter());
+        selector.choose([false, false, true].into_iter());
         assert_eq!(selector.target(), Some(2), "the lowest above what is wanted");
     }
 

@@ -159,12 +159,9 @@ impl Sfu {
             return;
         }
         if producer.encodings.len() > 1 {
-            consumer.selector.choose(now, producer.encodings.iter().map(|it| it.reception.last_heard));
+            consumer.selector.choose(producer.encodings.iter().map(|it| it.flows(now)));
         }
-        let flows = consumer.selector.current().filter(|current| {
-            let heard = producer.encodings[*current].reception.last_heard;
-            heard.is_some_and(|at| now.saturating_duration_since(at) < crate::select::ENCODING_SILENT)
-        });
+        let flows = consumer.selector.current().filter(|current| producer.encodings[*current].flows(now));
         let layers = flows.map(|encoding| {
             consumer.selector.layers(encoding, producer.encodings[encoding].layers.highest())
         });
@@ -380,7 +377,7 @@ impl Sfu {
         let names = (owner.room.clone(), owner.peer.clone(), id.clone());
         let mut consumer =
             Consumer::new(names, (key, slot), &rtp, &source.extension_ids, source.encodings.len(), random);
-        consumer.selector.choose(now, source.encodings.iter().map(|it| it.reception.last_heard));
+        consumer.selector.choose(source.encodings.iter().map(|it| it.flows(now)));
         let rtx_ssrc = consumer.rtx_ssrc;
         let consumer = self.consumers.insert(consumer);
         self.producers[key].consumers.push(consumer);

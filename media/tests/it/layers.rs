@@ -257,3 +257,26 @@ fn layers_of_one_vp9_encoding_are_chosen() {
     world.pass(Duration::from_millis(300));
     assert_eq!(told_layers(&world), [Some((1, 1)), Some((0, 0)), Some((0, 1)), Some((1, 1))]);
 }
+
+#[test]
+fn an_encoding_with_dtx_may_be_silent_for_longer() {
+    for (dtx, within) in [(false, 2), (true, 6)] {
+        let mut world = World::new();
+        let (alice, bob) = world.connected_pair();
+        let mut rtp = legacy_simulcast();
+        rtp.encodings[1].dtx = Some(dtx);
+        let producer = world.produce(alice, MediaKind::Video, rtp, false);
+        let consumer = world.consume(bob, &producer).id;
+        world.done("bob", Action::ResumeConsumer { consumer });
+        world.send_rtp(alice, &vp8_packet(1, 200, true));
+        world.pass(Duration::from_secs(1));
+        world.keyframe_requests(alice, 100);
+        // Only the lower encoding goes on.
+        let fallen_after = (1..10).find(|second| {
+            world.send_rtp(alice, &vp8_packet(*second, 100, false));
+            world.pass(Duration::from_secs(1));
+            world.keyframe_requests(alice, 100) > 0
+        });
+        assert_eq!(fallen_after.map(|second| second + 1), Some(within), "dtx: {dtx}");
+    }
+}
