@@ -74,6 +74,23 @@ describe('placing a call', () => {
     expect(call.state).toBe('connecting');
   });
 
+  test('no candidate pool: with one, Chromium restarts ICE with the old credentials', async () => {
+    await answered();
+    expect(FakePeer.last.configuration.iceCandidatePoolSize).toBe(0);
+  });
+
+  test('the browser wants to negotiate before the first answer: one offer is enough', async () => {
+    const call = await answered();
+    FakePeer.last.onnegotiationneeded!();
+    await settle();
+    expect(socket.types()).toEqual(expect.not.arrayContaining(['renegotiate']));
+    expect(socket.of('offer')).toHaveLength(1);
+    await say(answer(call.callId));
+    FakePeer.last.onnegotiationneeded!();
+    await settle();
+    expect(socket.of('renegotiate')).toHaveLength(1);
+  });
+
   test('it is connected when the peer connection is', async () => {
     const call = await caller();
     expect(call.state).toBe('connected');
@@ -123,6 +140,18 @@ describe('being called', () => {
     expect(socket.types()).toEqual(['call-answer', 'answer']);
     expect(FakePeer.all).toHaveLength(1);
     expect(FakePeer.last.candidates).toMatchObject([{ candidate: 'while-ringing' }]);
+  });
+
+  test('a voice call is answered without a camera', async () => {
+    const rings: IncomingCall[] = [];
+    Call.listen(signal, (incoming) => rings.push(incoming));
+    await say({ type: 'incoming-call', callId: 'in', initiatorId: PEER, callType: 'audio', recipientIds: ['me'] });
+    const getUserMedia = vi.fn(async () => media(microphone));
+    installDevices({ getUserMedia });
+    await rings[0]!.answer();
+    expect(getUserMedia.mock.calls).toMatchObject([[{ video: false }]]);
+    await say(offer('in'));
+    expect(FakePeer.last.senders.map((sender) => sender.track)).toEqual([microphone]);
   });
 
   test('whoever rings while we are busy is told so', async () => {
@@ -427,6 +456,53 @@ describe('what is sent', () => {
     expect(FakePeer.last.senders[1]!.track).toBe(back);
     call.setCameraOff(false);
     expect(back.enabled).toBe(true);
+  });
+
+  test('a camera that cannot be switched leaves the picture as it is', async () => {
+    const call = await caller();
+    installDevices({ getUserMedia: () => Promise.reject(new DOMException('', 'NotReadableError')), enumerateDevices: async () => ['front', 'back'].map((deviceId) => ({ kind: 'videoinput', deviceId })) });
+    await expect(call.switchCamera()).rejects.toMatchObject({ reason: 'NotReadableError' });
+    expect([camera.readyState, FakePeer.last.senders[1]!.track]).toEqual(['live', camera]);
+  });
+
+  test('a camera that is switched while a screen is shared waits behind it', async () => {
+    const call = await caller();
+    const [screen, back] = [new FakeTrack('video'), new FakeTrack('video', { deviceId: 'back' })];
+    installDevices({
+      getDisplayMedia: async () => media(screen),
+      getUserMedia: async () => media(back),
+      enumerateDevices: async () => ['front', 'back'].map((deviceId) => ({ kind: 'videoinput', deviceId })),
+    });
+    await call.shareScreen();
+    await call.switchCamera();
+    expect(FakePeer.last.senders[1]!.track).toBe(screen);
+    await call.stopShare();
+    expect([FakePeer.last.senders[1]!.track, screen.readyState]).toEqual([back, 'ended']);
+  });
+
+  test('camera off hides a shared screen too', async () => {
+    const call = await caller();
+    const screen = new FakeTrack('video');
+    installDevices({ getDisplayMedia: async () => media(screen) });
+    await call.shareScreen();
+    call.setCameraOff(true);
+    expect([screen.enabled, camera.enabled]).toEqual([false, false]);
+  });
+
+  test('a screen in a voice call is added and taken away by renegotiation', async () => {
+    const call = await Call.place(signal, PEER, 'audio', media(microphone));
+    await say({ type: 'call-answered', callId: call.callId, userId: PEER }, answer(call.callId));
+    const screen = new FakeTrack('video');
+    installDevices({ getDisplayMedia: async () => media(screen) });
+    await call.shareScreen();
+    await settle();
+    expect(socket.of('renegotiate')).toHaveLength(1);
+    expect(FakePeer.last.senders.map((sender) => sender.track)).toEqual([microphone, screen]);
+    await say(answer(call.callId));
+    await call.stopShare();
+    await settle();
+    expect(socket.of('renegotiate')).toHaveLength(2);
+    expect(screen.readyState).toBe('ended');
   });
 
   test('a shared screen takes the place of the camera, without renegotiation, until the browser ends it', async () => {

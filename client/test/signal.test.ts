@@ -32,6 +32,20 @@ describe('connecting', () => {
     expect(FakeSocket.last.url.searchParams.get('session')).toBe('kept');
   });
 
+  test('an open socket is no session: connect waits for the server’s word, and so does what is sent', async () => {
+    const signal = newSignal();
+    let ready = false;
+    void signal.connect().then(() => (ready = true));
+    await settle();
+    FakeSocket.last.readyState = 1;
+    signal.send({ type: 'call-end', callId: 'c' });
+    await settle();
+    expect([ready, FakeSocket.last.sent]).toEqual([false, []]);
+    FakeSocket.last.welcome();
+    await settle();
+    expect([ready, FakeSocket.last.types()]).toEqual([true, ['call-end']]);
+  });
+
   test('1008 ends it for good and rejects connect', async () => {
     const signal = newSignal();
     const refused = failure(signal.connect());
