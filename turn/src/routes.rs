@@ -6,6 +6,7 @@
 //! what has expired is swept when its owner adds or refreshes something.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,7 @@ impl Route {
 }
 
 /// A relay socket's peer. Without what a `SocketAddr` has beside address and port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PeerKey {
     ip: IpAddr,
     /// [`ANY_PORT`] in a permission.
@@ -130,6 +131,24 @@ impl PeerKey {
 
     fn permission(socket: RelayedPort, ip: IpAddr) -> Self {
         Self { ip, port: ANY_PORT, socket }
+    }
+}
+
+impl Hash for PeerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_address(SocketAddr::new(self.ip, self.port), u64::from(self.socket.0), state);
+    }
+}
+
+/// An address and 16 bits more in one or two words: what is derived hashes field by field, and packets wait for it.
+pub(crate) fn hash_address<H: Hasher>(address: SocketAddr, more: u64, state: &mut H) {
+    let rest = u64::from(address.port()) << 16 | more;
+    match address.ip() {
+        IpAddr::V4(ip) => state.write_u64(u64::from(ip.to_bits()) << 32 | rest),
+        IpAddr::V6(ip) => {
+            state.write_u128(ip.to_bits());
+            state.write_u64(rest);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct LastRoutes {
     up: Option<(ClientAddr, ChannelNumber, Way)>,
-    down: Option<(RelayedPort, SocketAddr, ToClient)>,
+    down: Option<(RelayedPort, ToClient)>,
 }
 
 /// How a client's packets go on.
@@ -54,7 +54,7 @@ enum Hop {
 /// How a peer's packets reach a client.
 #[derive(Debug, Clone, Copy)]
 struct ToClient {
-    client: ClientAddr,
+    id: AllocationId,
     peer: SocketAddr,
     channel: Option<ChannelNumber>,
     until: Instant,
@@ -116,9 +116,9 @@ impl Relay {
     }
 
     pub(super) fn on_peer(&mut self, port: RelayedPort, peer: SocketAddr, payload_bytes: usize) {
-        if let Some((last_port, last_peer, to)) = &self.last_routes.down
+        if let Some((last_port, to)) = &self.last_routes.down
             && *last_port == port
-            && *last_peer == peer
+            && to.peer == peer
             && to.until > self.now
         {
             let to = *to;
@@ -126,7 +126,7 @@ impl Relay {
         }
         match self.way_to_client(port, peer) {
             Ok(to) => {
-                self.last_routes.down = Some((port, peer, to));
+                self.last_routes.down = Some((port, to));
                 self.send_to_client(to, 0..payload_bytes);
             }
             Err(reason) => self.drop(reason),
@@ -161,8 +161,7 @@ impl Relay {
     fn way_to_client(&self, port: RelayedPort, peer: SocketAddr) -> Result<ToClient, DropReason> {
         let id = *self.by_port.get(&port).ok_or(DropReason::NoAllocation)?;
         let down = self.routes.down(port, peer, self.now).ok_or(DropReason::NoPermission)?;
-        let client = self.allocation(id).client;
-        Ok(ToClient { client, peer, channel: down.channel, until: down.until })
+        Ok(ToClient { id, peer, channel: down.channel, until: down.until })
     }
 
     fn forward(&mut self, way: Way, payload: Range<usize>) {
@@ -176,17 +175,18 @@ impl Relay {
     }
 
     fn send_to_client(&mut self, to: ToClient, payload: Range<usize>) {
+        let client = self.allocation(to.id).client;
         let padding = payload.len().next_multiple_of(4) - payload.len();
         let (prefix, padding) = match to.channel {
             Some(number) => {
                 let prefix = channel_data::header(number, payload.len()).map(Prefix::channel);
-                (prefix, if to.client.transport == Transport::Udp { 0 } else { padding })
+                (prefix, if client.transport == Transport::Udp { 0 } else { padding })
             }
             None => (self.data_indication(to.peer, payload.len()), padding),
         };
         let Some(prefix) = prefix else { return self.drop(DropReason::TooLong) };
         self.metrics.bytes_to_clients.inc_by(payload.len() as u64);
-        let to = Destination::Client { client: to.client, prefix, padding };
+        let to = Destination::Client { client, prefix, padding };
         self.outputs.push_back(Output::Forward { to, payload });
     }
 

@@ -1,10 +1,12 @@
 //! What goes into the relay and what comes out. Payloads never do: outputs point into the shell's buffer.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
 
 use crate::channel_data;
+use crate::routes::hash_address;
 use crate::stun::attributes::ADDRESS_BYTES_MAX;
 use crate::stun::header::HEADER_BYTES;
 
@@ -22,7 +24,7 @@ pub enum Transport {
 }
 
 /// The 5-tuple that an allocation belongs to (RFC 8656 §3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientAddr {
     /// UDP or a TCP connection.
     pub transport: Transport,
@@ -30,6 +32,16 @@ pub struct ClientAddr {
     pub remote: SocketAddr,
     /// Our address that it talks to.
     pub local: SocketAddr,
+}
+
+impl Hash for ClientAddr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_address(self.remote, 0, state);
+        hash_address(self.local, 0, state);
+        if let Transport::Tcp(ConnectionId(connection)) = self.transport {
+            state.write_u64(connection);
+        }
+    }
 }
 
 /// The port of a relayed address.
