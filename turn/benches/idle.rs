@@ -15,6 +15,7 @@ use client::{Client, REALM, addr, attribute, code, secret};
 use common::config;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
+use common::net::Gate;
 use turn::stun::Writer;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
@@ -76,7 +77,9 @@ fn main() {
         user_quota: 0,
         total_quota: 0,
     };
-    let handle = turn::net::start(&settings, vec![], Arc::new(NoMedia), &Registry::new()).expect("it starts");
+    let gate = Gate::new(64, 64, true);
+    let handle = turn::net::start(&settings, gate, vec![], Arc::new(NoMedia), &Registry::new());
+    let handle = handle.expect("it starts");
     let server = handle.addresses()[0];
     (0..BEFORE).for_each(|index| allocate(server, index));
     let before = resident_bytes();
