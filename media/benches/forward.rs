@@ -3,7 +3,7 @@
 //! `subscribers/N`: one publisher, N receive transports. `streams/N`: N consumers on one receive transport. Both report
 //! time per batch of N sealed packets; `seal` is the floor for one. Clients are made of `media`'s own DTLS.
 
-#[path = "../tests/it/client.rs"]
+#[path = "../tests/it/client/mod.rs"]
 #[allow(dead_code)] // the tests use more of it
 mod client;
 

@@ -6,8 +6,7 @@
 use std::time::Instant;
 
 use common::control::{
-    Action, Command, Done, EventKind, FromMedia, MediaError, Reply, StatsOf, TransportDirection,
-    TransportInfo,
+    Action, Command, Done, EventKind, FromMedia, MediaError, Reply, TransportDirection, TransportInfo,
 };
 use common::ids::{ConsumerId, PeerId, ProducerId, RoomId, TransportId};
 use common::rtp_parameters::{DtlsParameters, DtlsRole, IceCandidate, SctpParameters};
@@ -315,21 +314,5 @@ impl Sfu {
                 return ssrc;
             }
         }
-    }
-
-    fn stats(&self, now: Instant, owner: &Owner<'_>, of: &StatsOf) -> Result<Done, MediaError> {
-        let peer = self.peer(owner)?;
-        let mut records = Vec::new();
-        match of {
-            StatsOf::Peer => {
-                records.extend(peer.transports.values().map(|slot| self.transport_stats(now, *slot)));
-                records.extend(peer.producers.values().flat_map(|key| self.producer_stats(now, *key)));
-                records.extend(peer.consumers.values().map(|key| self.consumer_stats(now, *key)));
-            }
-            StatsOf::Transport(id) => records.push(self.transport_stats(now, self.transport_of(owner, id)?)),
-            StatsOf::Producer(id) => records.extend(self.producer_stats(now, self.producer_of(owner, id)?)),
-            StatsOf::Consumer(id) => records.push(self.consumer_stats(now, self.consumer_of(owner, id)?)),
-        }
-        Ok(Done::Stats(records))
     }
 }

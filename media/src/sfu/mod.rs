@@ -1,14 +1,16 @@
 //! The core: one worker's rooms, transports, producers and consumers, without sockets, clock or randomness of its own.
 //!
 //! A datagram's way: [`Sfu::handle_input`] → `demux` → `transport` (STUN: `ice`, DTLS: `connection`, RTP: `rtp` here) →
-//! each consumer's `select` and `rewrite` → its transport's `srtp` → `outbox`. Commands are in `control`, RTCP in `rtcp`,
-//! data channels in `data`. Transports that have something to do later stand in one ordered set of timers; nobody else
-//! is ever polled.
+//! each consumer's `select` and `rewrite` → its transport's `srtp` → `outbox`. Commands are in `control` and `objects`,
+//! RTCP in `rtcp`, data channels in `data`. Transports that have something to do later stand in `timers`; nobody else is
+//! ever polled.
 
 mod control;
 mod data;
+mod objects;
 mod rtcp;
 mod rtp;
+mod stats;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
