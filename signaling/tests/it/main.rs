@@ -3,6 +3,7 @@
 mod bad_input;
 mod calls;
 mod drain;
+mod promises;
 mod property;
 mod quality;
 mod refusals;
