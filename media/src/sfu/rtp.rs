@@ -1,7 +1,7 @@
 //! The packet path: a publisher's SRTP packet in, one sealed packet per consumer out.
 //!
 //! Demultiplexing is contract §4.3: SSRC, else MID, else RID, each remembered as an SSRC. Nothing here allocates per
-//! packet once buffers have grown.
+//! packet once buffers have grown; `tests/it/packet_path.rs` counts.
 
 use std::time::Instant;
 
@@ -274,7 +274,7 @@ fn forward(
             let gap = Gap {
                 elapsed_ticks: consumer.last_sent.map_or(0, |last| ticks(now, last, producer.clock_rate_hz)),
                 alignment: entered.and_then(|from| producer.alignment(from, incoming.encoding)),
-                trusted_ticks: REPORT_ERROR_SECONDS_MAX * producer.clock_rate_hz,
+                trusted_ticks: producer.clock_rate_hz.saturating_mul(REPORT_ERROR_SECONDS_MAX),
             };
             consumer.rewriter.switch(incoming.sequence, incoming.timestamp, &incoming.frame, gap);
         }

@@ -92,6 +92,26 @@ fn a_keyframe_whose_first_packet_was_lost_is_used_when_it_is_repeated() {
 }
 
 #[test]
+fn h264_starts_at_parameter_sets() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, client::h264(), false);
+    let consumer = world.consume(bob, &producer);
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.id });
+    assert_eq!(world.keyframe_requests(alice, 8000), 1);
+    let nal = |sequence: u16, payload: &[u8]| client::packet(102, sequence, 3000, 8000, payload);
+    // The parameter sets of the first IDR picture were lost.
+    world.send_rtp(alice, &nal(2, &[0x7c, 0x85, 1]));
+    world.send_rtp(alice, &nal(3, &[0x7c, 0x45, 2]));
+    assert!(world.received(bob).is_empty());
+    world.pass(Duration::from_millis(1100));
+    assert_eq!(world.keyframe_requests(alice, 8000), 1, "what nobody can decode is no keyframe");
+    world.send_rtp(alice, &nal(9, &[0x78, 0, 2, 0x67, 0x42, 0, 1, 0x68]));
+    world.send_rtp(alice, &nal(10, &[0x65, 1]));
+    assert_eq!(world.received(bob).len(), 2);
+}
+
+#[test]
 fn a_lost_packet_is_asked_for_and_sent_again() {
     let mut world = World::new();
     let (alice, bob) = world.connected_pair();

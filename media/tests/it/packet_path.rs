@@ -8,7 +8,7 @@ use common::rtp_parameters::{MediaKind, RtpParameters};
 use media::srtp::{OVERHEAD_MAX, Profile, SrtpContext};
 use serde_json::json;
 
-use crate::client::{World, opus, packet, vp8, vp8_packet, with_extensions};
+use crate::client::{World, opus, packet, vp8, vp8_packet, vp9_packet, vp9_svc, with_extensions};
 
 /// More than any ring holds.
 const PACKETS: u16 = 2000;
@@ -69,6 +69,11 @@ fn a_forwarded_packet_allocates_no_memory() {
         let mut packet = vp8_packet(sequence, 7000, sequence == 1);
         packet.resize(1200, 0x55);
         packet
+    });
+    check(MediaKind::Video, vp9_svc(), |sequence| {
+        let (picture, spatial) = (sequence / 2, sequence % 2);
+        let keyframe = picture == 1;
+        vp9_packet(sequence, picture, (spatial as u8, (picture % 2) as u8), keyframe, spatial == 1)
     });
 }
 

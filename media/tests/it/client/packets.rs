@@ -121,3 +121,14 @@ pub fn vp8_layer_packet(sequence: u16, ssrc: u32, keyframe: bool, temporal: u8) 
         [0x90, 0xe0, (id >> 8) as u8, id as u8, 9, temporal << 6 | 0x20, u8::from(!keyframe), 1, 2, 3];
     packet(96, sequence, 3000 * u32::from(sequence), ssrc, &payload)
 }
+
+/// As Chromium sends it, without parameter sets.
+pub fn h264() -> RtpParameters {
+    let codec = json!({"packetization-mode": 1, "profile-level-id": "42e01f", "level-asymmetry-allowed": 1});
+    parameters(json!({
+        "mid": "3",
+        "codecs": [{"mimeType": "video/H264", "payloadType": 102, "clockRate": 90000, "parameters": codec,
+                    "rtcpFeedback": [{"type": "nack", "parameter": ""}, {"type": "nack", "parameter": "pli"}]}],
+        "headerExtensions": [], "encodings": [{"ssrc": 8000}], "rtcp": {"cname": ""}
+    }))
+}
