@@ -115,7 +115,7 @@ fn store_problem(error: StoreError) -> Problem {
     match error {
         StoreError::BadCursor => Problem::bad_request("cursor: not one of ours"),
         error => {
-            tracing::warn!(%error, "the call log cannot be read");
+            tracing::debug!(%error, "the call log cannot be read"); // its writer warns, once an outage
             Problem::unavailable("The call log cannot be read now")
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct HubHandle(mpsc::Sender<ToHub>);
 #[derive(Debug)]
 enum ToHub {
     Input(Input),
+    /// What a client has sent; `taken` lets its next message into the queue.
+    Message { input: Input, taken: oneshot::Sender<()> },
     Connect { conn: ConnId, claims: Box<Claims>, resume: Option<SessionId>, outlet: Outlet },
     Admin { request: AdminRequest, answer: oneshot::Sender<AdminResult> },
     Flush { done: oneshot::Sender<()> },
@@ -51,6 +53,14 @@ impl HubHandle {
 
     pub(super) async fn input(&self, input: Input) -> Result<(), Stopped> {
         self.send(ToHub::Input(input)).await
+    }
+
+    /// A client's message. Returns when the hub has taken it: each connection has one in the queue at most, so that who sends
+    /// much waits for itself and not everybody for it.
+    pub(super) async fn message(&self, input: Input) -> Result<(), Stopped> {
+        let (taken, was_taken) = oneshot::channel();
+        self.send(ToHub::Message { input, taken }).await?;
+        was_taken.await.map_err(|_| Stopped)
     }
 
     pub(super) async fn admin(&self, request: AdminRequest) -> Result<AdminResult, Stopped> {
@@ -149,6 +159,10 @@ impl HubTask {
                 if let Input::Closed { conn, .. } | Input::CutOff { conn, .. } = &input {
                     self.outlets.remove(conn);
                 }
+                input
+            }
+            ToHub::Message { input, taken } => {
+                let _ = taken.send(()); // who sent it may have gone
                 input
             }
             ToHub::Connect { conn, claims, resume, outlet } => {

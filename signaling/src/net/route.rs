@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::ids::SessionId;
 use hyper::body::Incoming;
@@ -154,7 +154,8 @@ impl Connection {
         match claims {
             Some(claims) => {
                 let conn: ConnId = shared.next_connection();
-                websocket::run(socket, conn, claims, resume, shared.hub.clone()).await;
+                let pace = websocket::Pace::new(shared.max_message, Instant::now());
+                websocket::run(socket, conn, claims, resume, shared.hub.clone(), pace).await;
             }
             None => {
                 shared.metrics.refused.inc("token");

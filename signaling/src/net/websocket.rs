@@ -37,6 +37,9 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes that tungstenite may buffer beyond the kernel's buffer. Above the longest message that the hub makes.
 const WRITE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 
+/// What may be sent at once, in seconds of the pace.
+const PACE_BURST_SECS: f64 = 4.0;
+
 type Sink = SplitSink<HyperWebsocketStream, Message>;
 type Stream = SplitStream<HyperWebsocketStream>;
 
@@ -48,6 +51,38 @@ pub(super) fn config(max_message: usize) -> WebSocketConfig {
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message))
+}
+
+/// How many bytes a client may send: as many a second as its largest message has, and four such messages at once. Parsing
+/// costs by the byte, and the hub parses for everybody; who sends more is read more slowly.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bytes_per_second: f64,
+    /// Below zero is debt, which is waited for.
+    budget: f64,
+    filled_at: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(max_message: usize, now: Instant) -> Self {
+        let bytes_per_second = max_message as f64;
+        Self { bytes_per_second, budget: PACE_BURST_SECS * bytes_per_second, filled_at: now }
+    }
+
+    /// How long the client has to wait because it has sent this much.
+    fn spend(&mut self, bytes: usize, now: Instant) -> Duration {
+        let earned = now.duration_since(self.filled_at).as_secs_f64() * self.bytes_per_second;
+        self.filled_at = now;
+        self.budget = (self.budget + earned).min(PACE_BURST_SECS * self.bytes_per_second) - bytes as f64;
+        Duration::from_secs_f64((-self.budget / self.bytes_per_second).max(0.0))
+    }
+
+    async fn wait(&mut self, bytes: usize) {
+        let debt = self.spend(bytes, Instant::now());
+        if !debt.is_zero() {
+            tokio::time::sleep(debt).await;
+        }
+    }
 }
 
 /// How a connection came to its end.
@@ -89,6 +124,7 @@ pub(super) async fn run(
     claims: Claims,
     resume: Option<SessionId>,
     hub: HubHandle,
+    pace: Pace,
 ) {
     let (outlet, mut outgoing) = outlet();
     if hub.connect(conn, claims, resume, outlet).await.is_err() {
@@ -97,7 +133,7 @@ pub(super) async fn run(
     let (mut sink, mut stream) = socket.split();
     let overflow = outgoing.overflow();
     let end = tokio::select! {
-        end = read(&mut stream, conn, &hub) => end,
+        end = read(&mut stream, conn, &hub, pace) => end,
         end = write(&mut sink, &mut outgoing) => end,
         () = overflow.cancelled() => End::Fault(1013, "Reading too slowly"),
     };
@@ -113,11 +149,20 @@ pub(super) async fn run(
 }
 
 /// Reads until the connection ends. Waits for the hub when it is busy, and so makes the client wait.
-async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle) -> End {
+async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle, mut pace: Pace) -> End {
     let mut alive_at = None::<Instant>;
     while let Some(message) = stream.next().await {
+        if let Ok(Message::Text(_) | Message::Binary(_)) = &message {
+            pace.wait(message.as_ref().map_or(0, Message::len)).await;
+        }
         let input = match message {
-            Ok(Message::Text(text)) => Input::Text { conn, text: text.as_str().into() },
+            Ok(Message::Text(text)) => {
+                let input = Input::Text { conn, text: text.as_str().into() };
+                match hub.message(input).await {
+                    Ok(()) => continue,
+                    Err(stopped) => return stopped.into(),
+                }
+            }
             Ok(Message::Binary(_)) => Input::NotText { conn },
             Ok(Message::Close(frame)) => return End::ClosedByClient(close_code(frame)),
             Ok(_) if alive_at.is_some_and(|at| at.elapsed() < ALIVE_INTERVAL) => continue,
@@ -218,6 +263,16 @@ async fn discard(sink: Sink, stream: Stream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sends_more_than_the_pace_waits_and_no_longer_than_a_message_takes() {
+        let now = Instant::now();
+        let mut pace = Pace::new(1000, now);
+        assert_eq!((0..4).map(|_| pace.spend(1000, now)).sum::<Duration>(), Duration::ZERO);
+        assert_eq!(pace.spend(1000, now), Duration::from_secs(1));
+        assert_eq!(pace.spend(500, now + Duration::from_secs(1)), Duration::from_millis(500));
+        assert_eq!(pace.spend(1000, now + Duration::from_secs(60)), Duration::ZERO);
+    }
 
     #[test]
     fn a_close_frame_without_a_code_is_1005() {

@@ -20,8 +20,9 @@ use crate::channel_data;
 use crate::relay::{ClientAddr, Input, Transport};
 use crate::stun::header::HEADER_BYTES;
 
-/// A connection that has no allocation after this long, or has lost it for this long, is closed.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection that has no allocation after this long, or has lost it for this long, is closed: an Allocate request takes
+/// two round trips.
+const IDLE: Duration = Duration::from_secs(15);
 /// The largest frame: a STUN message.
 const FRAME_BYTES_MAX: usize = HEADER_BYTES + u16::MAX as usize;
 /// The largest frame of a client without an allocation: all attributes of a request at their longest (RFC 8489 §14).
