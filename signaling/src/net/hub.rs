@@ -33,10 +33,23 @@ pub(super) struct HubHandle(mpsc::Sender<ToHub>);
 enum ToHub {
     Input(Input),
     /// What a client has sent; `taken` lets its next message into the queue.
-    Message { input: Input, taken: oneshot::Sender<()> },
-    Connect { conn: ConnId, claims: Box<Claims>, resume: Option<SessionId>, outlet: Outlet },
-    Admin { request: AdminRequest, answer: oneshot::Sender<AdminResult> },
-    Flush { done: oneshot::Sender<()> },
+    Message {
+        input: Input,
+        taken: oneshot::Sender<()>,
+    },
+    Connect {
+        conn: ConnId,
+        claims: Box<Claims>,
+        resume: Option<SessionId>,
+        outlet: Outlet,
+    },
+    Admin {
+        request: AdminRequest,
+        answer: oneshot::Sender<AdminResult>,
+    },
+    Flush {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl HubHandle {

@@ -12,7 +12,7 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::call_record::CallRecord;
 use common::config;
@@ -27,6 +27,9 @@ use self::spill::{Replay, Spill};
 
 /// Records in memory; at some hundred bytes each. What comes when it is full goes to the spill file.
 const QUEUE_MAX: usize = 1024;
+
+/// While the disk is full every call that ends loses its record: one warning does for all of a minute.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Free text of a client in a record is cut to this many characters.
 const TEXT_CHARS_MAX: usize = 1000;
@@ -138,6 +141,8 @@ struct Waiting {
     queue: VecDeque<CallRecord>,
     spill: Spill,
     closed: bool,
+    /// When the operator was last told of a record that is lost.
+    warned_at: Option<Instant>,
 }
 
 impl CallLog {
@@ -161,7 +166,7 @@ impl CallLog {
         }
         let shared = Arc::new(Shared {
             database,
-            waiting: Mutex::new(Waiting { queue: VecDeque::new(), spill, closed: false }),
+            waiting: Mutex::new(Waiting { queue: VecDeque::new(), spill, closed: false, warned_at: None }),
             wake: Notify::new(),
             writer: Mutex::new(None),
             metrics: Metrics {
@@ -182,7 +187,7 @@ impl CallLog {
         let record = cleaned(record);
         let mut waiting = self.0.waiting();
         if waiting.closed || waiting.queue.len() >= QUEUE_MAX {
-            self.0.spill(&mut waiting.spill, &record);
+            self.0.spill(&mut waiting, &record);
         } else {
             waiting.queue.push_back(record);
             self.0.metrics.queued.set(waiting.queue.len() as i64);
@@ -249,20 +254,23 @@ impl Shared {
     /// Moves what is in memory to disk.
     fn spill_queue(&self) {
         let waiting = &mut *self.waiting();
-        for record in waiting.queue.drain(..) {
-            self.spill(&mut waiting.spill, &record);
+        for record in std::mem::take(&mut waiting.queue) {
+            self.spill(waiting, &record);
         }
         self.metrics.queued.set(0);
     }
 
-    fn spill(&self, spill: &mut Spill, record: &CallRecord) {
-        match spill.append(record) {
-            Ok(()) => self.metrics.spilled.inc(),
-            Err(error) => {
-                tracing::warn!(%error, record = record.record_id, "a call record is lost: store.spill_dir takes no more");
-                self.metrics.lost.inc()
-            }
+    fn spill(&self, waiting: &mut Waiting, record: &CallRecord) {
+        let Err(error) = waiting.spill.append(record) else {
+            self.metrics.spilled.inc();
+            return;
         };
+        self.metrics.lost.inc();
+        let now = Instant::now();
+        if waiting.warned_at.is_none_or(|at| now.duration_since(at) >= WARN_INTERVAL) {
+            waiting.warned_at = Some(now);
+            tracing::warn!(%error, "call records are lost: store.spill_dir takes no more; call_log_lost counts them");
+        }
     }
 }
 
