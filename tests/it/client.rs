@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, SECRET, Server};
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -116,6 +116,36 @@ impl Server {
         self.handshake(path, &[]).await.expect("the handshake completes").0
     }
 
+    /// A good token where the server has [`SECRET`].
+    pub fn minted(&self, user: &str) -> String {
+        let claims = json!({ "sub": user, "exp": unix_secs() + 3600 });
+        let claims = serde_json::from_value(claims).expect("claims");
+        common::token::mint(&common::config::Secret(SECRET.into()), &claims).expect("a good secret")
+    }
+
+    /// Signs in where the server has [`SECRET`].
+    pub async fn sign_in(&self, user: &str) -> Client {
+        let mut client = self.open(&format!("/ws?token={}", self.minted(user))).await;
+        client.welcome(user, false).await;
+        client
+    }
+
+    /// A metric's value; 0 when it has none yet.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").await.body;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a whole number"))
+    }
+
+    /// Waits until a metric has come to this value.
+    pub async fn until_metric(&self, name: &str, least: u64) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.metric(name).await < least {
+            assert!(std::time::Instant::now() < deadline, "{name} never comes to {least}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
     /// Signs in and waits for `connected`.
     pub async fn join(&self, user: &str) -> Client {
         let token = self.token(user).await;
@@ -123,6 +153,11 @@ impl Server {
         client.welcome(user, false).await;
         client
     }
+}
+
+pub fn unix_secs() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("it is after 1970").as_secs()
 }
 
 /// One WebSocket.

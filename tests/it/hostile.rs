@@ -1,4 +1,13 @@
 //! What a hostile client may try: it gets the documented answer, and everybody else notices nothing.
+//!
+//! Here is what one client does to its own connection. The attacks that are to hurt others are below: while each goes on, a
+//! call is held ([`paying`]), its messages are timed and the process's memory is watched. SECURITY.md names them.
+
+mod crowds;
+mod forgery;
+mod garbage;
+mod paying;
+mod scarcity;
 
 use futures_util::SinkExt;
 use serde_json::json;

@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 /// Far above anything that is waited for; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Signs tokens where a test wants to do so itself.
+pub const SECRET: &str = "a secret of 32 bytes that tests know";
 
 pub struct Server {
     child: Child,
@@ -71,6 +74,45 @@ impl Server {
         Self::start_with(&[])
     }
 
+    /// Not in dev mode: limits per address hold for loopback too. Tokens are signed with [`SECRET`].
+    pub fn start_deployed(settings: &[&str]) -> Self {
+        let folder = Folder::new();
+        let config = folder.path().join("causeway.toml");
+        let (media, turn) = (free_port(), free_port());
+        let text = format!(
+            "http = {{ listen = \"127.0.0.1:0\", tls = \"off\" }}\nauth.secret = \"{SECRET}\"\n\
+             media = {{ listen_ip = \"127.0.0.1\", port = {media}, workers = 1 }}\n\
+             turn.listen = \"127.0.0.1:{turn}\"\nstore.url = \"sqlite://calls.db\"\n"
+        );
+        std::fs::write(&config, text).expect("the temporary folder is writable");
+        let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
+        arguments.extend(settings.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let command = causeway(&folder, &arguments);
+        Self::run(folder, command, media, turn)
+    }
+
+    /// In dev mode with [`SECRET`], below limits that a shell's `ulimit` sets, such as `-n 256`.
+    pub fn start_limited(ulimit: &str, settings: &[&str]) -> Self {
+        let (folder, media, turn) = (Folder::new(), free_port(), free_port());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\"")])
+            .args([env!("CARGO_BIN_EXE_causeway"), "--dev"])
+            .args(["--set", "http.listen=127.0.0.1:0", "--set", "media.workers=1"])
+            .args(["--set", &format!("auth.secret={SECRET}")])
+            .args([
+                "--set",
+                &format!("media.port={media}"),
+                "--set",
+                &format!("turn.listen=127.0.0.1:{turn}"),
+            ])
+            .args(settings.iter().flat_map(|set| ["--set", set]))
+            .current_dir(folder.path())
+            .stdin(Stdio::null());
+        Self::run(folder, command, media, turn)
+    }
+
     /// `settings` are `section.key=value`.
     pub fn start_with(settings: &[&str]) -> Self {
         Self::start_in(Folder::new(), settings)
@@ -86,11 +128,13 @@ impl Server {
         ];
         let sets = own.iter().map(String::as_str).chain(settings.iter().copied());
         let arguments: Vec<&str> = ["--dev"].into_iter().chain(sets.flat_map(|set| ["--set", set])).collect();
-        let mut child = causeway(&folder, &arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        let command = causeway(&folder, &arguments);
+        Self::run(folder, command, media_port, turn_port)
+    }
+
+    fn run(folder: Folder, mut command: Command, media_port: u16, turn_port: u16) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().expect("piped"), Arc::clone(&log));
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
@@ -127,6 +171,32 @@ impl Server {
             rest[port.len()..].starts_with(['/', '\n', ' ']).then_some(())?;
             Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into())
         })
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Memory that it occupies (VmRSS), KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
+    /// Time on processors so far, in the kernel's ticks: a hundred a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let (_, rest) = stat.rsplit_once(')').expect("the name is in parentheses");
+        rest.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+    }
+
+    /// Sets the soft limit of something that it may use while it runs; `None` takes it away.
+    pub fn limit(&self, resource: Resource, soft: Option<u64>) {
+        let maximum = getrlimit(resource).maximum; // it has inherited ours
+        let limit = Rlimit { current: soft.or(maximum), maximum };
+        prlimit(Some(self.pid()), resource, limit).expect("it is our child");
     }
 
     pub fn signal(&self, signal: Signal) {
