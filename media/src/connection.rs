@@ -75,6 +75,21 @@ pub enum ConnectionOutput {
     Timeout(Option<Instant>),
 }
 
+/// The streams that we choose from, as many as clients announce (`numStreams` of mediasoup-client).
+const STREAMS_CHOSEN_MAX: u16 = 1024;
+
+/// A data channel's stream, for as long as either its owner or str0m holds it: str0m panics when one that it has not
+/// forgotten is opened again, and it never forgets one that is closed while an earlier reset of it is under way.
+#[derive(Debug)]
+struct Stream {
+    channel: ChannelId,
+    id: u16,
+    /// Its producer or consumer has not closed it.
+    wanted: bool,
+    /// str0m has not closed it.
+    held: bool,
+}
+
 /// The association of one transport.
 #[derive(Debug)]
 pub struct Connection {
@@ -83,7 +98,7 @@ pub struct Connection {
     started: bool,
     active: bool,
     closed: bool,
-    channels: Vec<(ChannelId, u16)>,
+    streams: Vec<Stream>,
 }
 
 impl Connection {
@@ -105,7 +120,7 @@ impl Connection {
         rtc.add_local_candidate(
             Candidate::host(INSIDE, Protocol::Udp).expect("a private address is acceptable"),
         );
-        Self { rtc, keys, started: false, active: false, closed: false, channels: Vec::new() }
+        Self { rtc, keys, started: false, active: false, closed: false, streams: Vec::new() }
     }
 
     /// Starts DTLS in the role that the client leaves to us, expecting its certificate.
@@ -208,9 +223,17 @@ impl Connection {
                         return ConnectionOutput::Event(ConnectionEvent::Message { stream_id, binary, data });
                     }
                 }
+                Output::Event(Event::ChannelClose(channel)) => self.on_channel_closed(channel),
                 Output::Event(_) => {}
             }
         }
+    }
+
+    fn on_channel_closed(&mut self, channel: ChannelId) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.channel == channel) {
+            stream.held = false;
+        }
+        self.streams.retain(|stream| stream.wanted || stream.held);
     }
 
     fn on_connected(&mut self) -> ConnectionOutput {
@@ -239,26 +262,29 @@ impl Connection {
         let ordered = sctp.ordered.unwrap_or(reliability == Reliability::Reliable);
         let negotiated = Some(sctp.stream_id);
         let config = ChannelConfig { ordered, reliability, negotiated, ..ChannelConfig::default() };
-        let id = self.rtc.direct_api().create_data_channel(config);
-        self.channels.push((id, sctp.stream_id));
+        let channel = self.rtc.direct_api().create_data_channel(config);
+        self.streams.push(Stream { channel, id: sctp.stream_id, wanted: true, held: true });
     }
 
-    /// Whether a stream is in use.
+    /// Whether a stream is in use, or was and is not reset yet.
     pub fn has_stream(&self, stream_id: u16) -> bool {
-        self.channels.iter().any(|(_, stream)| *stream == stream_id)
+        self.streams.iter().any(|stream| stream.id == stream_id)
     }
 
-    /// The lowest stream that is not in use.
+    /// The lowest stream that is not in use; `None` when too many are, or were closed before the client opened them.
     pub fn free_stream(&self) -> Option<u16> {
-        (0..=65_534).find(|stream| !self.has_stream(*stream))
+        (0..STREAMS_CHOSEN_MAX).find(|stream| !self.has_stream(*stream))
     }
 
     /// Resets a stream.
     pub fn close_stream(&mut self, stream_id: u16) {
-        if let Some(at) = self.channels.iter().position(|(_, stream)| *stream == stream_id) {
-            let (id, _) = self.channels.swap_remove(at);
-            self.rtc.direct_api().close_data_channel(id);
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == stream_id) else { return };
+        stream.wanted = false;
+        if stream.held {
+            let channel = stream.channel;
+            self.rtc.direct_api().close_data_channel(channel);
         }
+        self.streams.retain(|stream| stream.wanted || stream.held);
     }
 
     /// Queues a message; `false` when it was dropped because the client reads too slowly or the stream is not open.
@@ -271,14 +297,16 @@ impl Connection {
         if data.is_empty() {
             return false;
         }
-        let Some((id, _)) = self.channels.iter().find(|(_, stream)| *stream == stream_id) else {
+        let Some(stream) = self.streams.iter().find(|stream| stream.id == stream_id && stream.wanted) else {
             return false;
         };
-        self.rtc.channel(*id).is_some_and(|mut channel| channel.write(binary, data).unwrap_or(false))
+        self.rtc
+            .channel(stream.channel)
+            .is_some_and(|mut channel| channel.write(binary, data).unwrap_or(false))
     }
 
     fn stream_of(&self, id: ChannelId) -> Option<u16> {
-        self.channels.iter().find(|(channel, _)| *channel == id).map(|(_, stream)| *stream)
+        self.streams.iter().find(|stream| stream.channel == id && stream.wanted).map(|stream| stream.id)
     }
 }
 

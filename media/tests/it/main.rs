@@ -326,6 +326,27 @@ fn data_goes_from_a_producer_to_its_consumer() {
 }
 
 #[test]
+fn data_is_consumed_and_closed_again_and_again_while_resets_are_under_way() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let sctp = SctpStreamParameters {
+        stream_id: 3,
+        ordered: None,
+        max_packet_life_time: None,
+        max_retransmits: None,
+    };
+    let transport = world.transport_id(alice);
+    let action = Action::ProduceData { transport, sctp, label: "chat".into(), protocol: String::new() };
+    let Done::DataProducer { id } = world.done("alice", action) else { panic!("a data producer") };
+    // People come and go faster than bob's browser answers the resets of what they closed.
+    for _ in 0..10 {
+        let action = Action::ConsumeData { transport: world.transport_id(bob), data_producer: id.clone() };
+        let Done::DataConsumer(info) = world.done("bob", action) else { panic!("a data consumer") };
+        world.done("bob", Action::CloseDataConsumer { data_consumer: info.id });
+    }
+}
+
+#[test]
 fn nothing_is_left_of_a_closed_room() {
     let mut world = World::new();
     let (alice, bob) = world.connected_pair();
