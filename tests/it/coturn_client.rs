@@ -77,7 +77,12 @@ fn check(flags: &[&str]) {
     assert!(sent == received && sent >= Some(CLIENTS * MESSAGES), "{sent:?} {received:?}\n{text}");
 }
 
-// `-c`: without an RTCP session beside each one.
+// `-c`: without an RTCP session beside each one, on the port that EVEN-PORT reserves.
+
+#[test]
+fn rtp_and_rtcp_on_neighbouring_ports() {
+    check(&[]);
+}
 
 #[test]
 fn channels_over_udp() {

@@ -44,8 +44,19 @@ pub struct Pending {
     pub lifetime: Duration,
     /// Whether the request had FINGERPRINT.
     pub fingerprint: bool,
-    /// Whether the client wants an even port.
-    pub even_port: bool,
+    /// What EVEN-PORT asked for.
+    pub wish: PortWish,
+}
+
+/// Which ports a client takes (EVEN-PORT, RFC 8656 §18.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortWish {
+    /// Any.
+    Any,
+    /// An even one.
+    Even,
+    /// An even one, and the next one reserved for an allocation to come.
+    EvenAndNext,
 }
 
 /// A client's relayed address.

@@ -48,6 +48,13 @@ impl Hash for ClientAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayedPort(pub u16);
 
+impl RelayedPort {
+    /// The odd port after an even one.
+    pub(super) fn next(self) -> Self {
+        Self(self.0 | 1)
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {

@@ -1,11 +1,12 @@
 //! The relay's core: datagrams and time in, decisions out (RFC 8656).
 //!
-//! `io` is its interface, `requests` answers what clients ask for, `forward` is the packet path. Allocations are found by
+//! `io` is its interface, `requests` answers what clients ask for (`reservations` keeps what it promised), `forward` is the packet path. Allocations are found by
 //! client (up) and by relayed port (down). The shell is `net`; who may do what is `auth` and `peer_policy`.
 
 mod forward;
 mod io;
 mod requests;
+mod reservations;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +23,9 @@ use forward::LastRoutes;
 pub use io::{
     ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, RelayedPort, Transport,
 };
+use reservations::Reservations;
 
-use crate::allocation::{Allocation, State};
+use crate::allocation::{Allocation, PortWish, State};
 use crate::auth::{Authenticator, StrangerLimit, quota_name};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
@@ -112,6 +114,7 @@ pub struct Relay {
     by_port: HashMap<RelayedPort, AllocationId, Hashing>,
     routes: Routes,
     last_routes: LastRoutes,
+    reservations: Reservations,
     per_user: HashMap<String, usize, Hashing>,
     expiries: BTreeSet<(Instant, AllocationId)>,
     /// Drained after each input; one input adds a handful at most, and a timeout two per expired allocation.
@@ -155,6 +158,7 @@ impl Relay {
             by_port: HashMap::with_hasher(hashing(rng.next_u64())),
             routes: Routes::new(ROUTES_MAX, rng.next_u64()),
             last_routes: LastRoutes::default(),
+            reservations: Reservations::default(),
             per_user: HashMap::with_hasher(hashing(rng.next_u64())),
             expiries: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -186,8 +190,11 @@ impl Relay {
 
     /// What is to be done, until [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
-        let next_expiry = || self.expiries.first().map_or(self.now + IDLE, |(at, _)| *at);
-        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(next_expiry()))
+        self.outputs.pop_front().unwrap_or_else(|| {
+            let ends =
+                self.expiries.first().map(|(at, _)| *at).into_iter().chain(self.reservations.next_end());
+            Output::Timeout(ends.min().unwrap_or(self.now + IDLE))
+        })
     }
 
     /// Whether the client has an allocation.
@@ -229,6 +236,9 @@ impl Relay {
             debug_assert_eq!(at, self.allocation(id).expires);
             self.remove(id);
         }
+        while let Some(port) = self.reservations.expire(self.now) {
+            self.outputs.push_back(Output::CloseRelay { port });
+        }
     }
 
     fn insert(&mut self, allocation: Allocation) {
@@ -247,6 +257,10 @@ impl Relay {
         let allocation = self.allocations.remove(id.0 as usize);
         self.by_client.remove(&allocation.client);
         self.by_port.remove(&allocation.port);
+        let next = allocation.port.next();
+        if self.by_port.get(&next) == Some(&id) {
+            self.by_port.remove(&next); // it was being bound to be reserved
+        }
         self.expiries.remove(&(allocation.expires, id));
         let user = quota_name(&allocation.proof.username);
         if let Some(count) = self.per_user.get_mut(user) {
@@ -285,13 +299,19 @@ impl Relay {
     }
 
     /// A free port, from a random start (RFC 8656 §7.2: unpredictable).
-    fn free_port(&mut self, even: bool) -> Option<RelayedPort> {
+    fn free_port(&mut self, wish: PortWish) -> Option<RelayedPort> {
         let (first, last) = (u32::from(*self.ports.start()), u32::from(*self.ports.end()));
         let span = (last + 1).checked_sub(first).filter(|span| *span > 0)?;
         let start = self.rng.next_u32() % span;
-        (0..span)
-            .map(|i| RelayedPort((first + (start + i) % span) as u16))
-            .find(|port| !(self.by_port.contains_key(port) || even && port.0 % 2 == 1))
+        (0..span).map(|i| RelayedPort((first + (start + i) % span) as u16)).find(|port| match wish {
+            PortWish::Any => self.is_free(*port),
+            PortWish::Even => port.0 % 2 == 0 && self.is_free(*port),
+            PortWish::EvenAndNext => port.0 % 2 == 0 && self.is_free(*port) && self.is_free(port.next()),
+        })
+    }
+
+    fn is_free(&self, port: RelayedPort) -> bool {
+        self.ports.contains(&port.0) && !self.by_port.contains_key(&port) && !self.reservations.contains(port)
     }
 
     /// Whether `address` is one that we serve ourselves: our media, or a relayed address.

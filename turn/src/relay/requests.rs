@@ -6,9 +6,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rand_core::RngCore;
+
 use super::Relay;
 use super::io::{ClientAddr, Output, RelayedPort, Transport};
-use crate::allocation::{Allocation, Pending, State, granted_lifetime};
+use super::reservations::Token;
+use crate::allocation::{Allocation, Pending, PortWish, State, granted_lifetime};
 use crate::auth::{Proof, quota_name};
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
@@ -139,22 +142,39 @@ impl Relay {
             Some([_, _, _, _]) => return Err(ErrorCode::UNSUPPORTED_TRANSPORT),
             _ => return Err(ErrorCode::BAD_REQUEST),
         }
-        let even_port = match (message.attribute(Kind::EVEN_PORT), message.attribute(Kind::RESERVATION_TOKEN))
-        {
-            (None, None) => false,
-            (Some([flags, ..]), None) if flags & RESERVE_NEXT == 0 => true,
-            (Some([_, ..]), None) | (None, Some(_)) => return Err(ErrorCode::INSUFFICIENT_CAPACITY),
-            _ => return Err(ErrorCode::BAD_REQUEST),
-        };
         self.check_requested_family(message, ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED, Some(FAMILY_IPV4))?;
-        self.check_quotas(&request.proof)?;
-        let port = self.free_port(even_port).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?;
+        let wish = port_wish(message)?;
+        let redeemed = self.redeem(request)?;
+        if redeemed.is_none() {
+            self.check_quotas(&request.proof)?; // a reservation has been counted
+        }
+        if wish == PortWish::EvenAndNext && self.reservations.is_full() {
+            return Err(ErrorCode::INSUFFICIENT_CAPACITY);
+        }
+        let port = redeemed.or_else(|| self.free_port(wish)).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?;
         let lifetime = granted_lifetime(message.number(Kind::LIFETIME));
-        let pending = Pending { lifetime, fingerprint: request.has_fingerprint(), even_port };
+        let pending = Pending { lifetime, fingerprint: request.has_fingerprint(), wish };
         let (id, proof) = (message.transaction_id(), request.proof.clone());
         self.insert(Allocation::new(request.client, port, proof, id, pending, self.now + lifetime));
-        self.outputs.push_back(Output::OpenRelay { port });
+        match redeemed {
+            Some(port) => self.on_relay_bound(port),
+            None => self.outputs.push_back(Output::OpenRelay { port }),
+        }
         Ok(())
+    }
+
+    /// The port that RESERVATION-TOKEN stands for. Its socket is open.
+    fn redeem(&mut self, request: &Request<'_>) -> Result<Option<RelayedPort>, ErrorCode> {
+        let message = &request.message;
+        let Some(token) = message.attribute(Kind::RESERVATION_TOKEN) else { return Ok(None) };
+        let token = Token::try_from(token).map_err(|_| ErrorCode::BAD_REQUEST)?;
+        if message.attribute(Kind::EVEN_PORT).is_some()
+            || message.attribute(Kind::REQUESTED_ADDRESS_FAMILY).is_some()
+        {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
+        let port = self.reservations.redeem(token, quota_name(&request.proof.username));
+        port.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
     }
 
     /// A retransmission gets the same answer; another Allocate on the same 5-tuple is a mismatch (RFC 8656 §7.2).
@@ -169,11 +189,12 @@ impl Relay {
     }
 
     fn check_quotas(&self, proof: &Proof) -> Result<(), ErrorCode> {
-        let used = self.per_user.get(quota_name(&proof.username)).copied().unwrap_or(0);
-        if self.user_quota != 0 && used >= self.user_quota {
+        let user = quota_name(&proof.username);
+        let used = self.per_user.get(user).copied().unwrap_or(0);
+        if self.user_quota != 0 && used + self.reservations.of_user(user) >= self.user_quota {
             return Err(ErrorCode::ALLOCATION_QUOTA_REACHED);
         }
-        if self.total_quota != 0 && self.allocations.len() >= self.total_quota {
+        if self.total_quota != 0 && self.allocations.len() + self.reservations.len() >= self.total_quota {
             return Err(ErrorCode::INSUFFICIENT_CAPACITY);
         }
         Ok(())
@@ -199,34 +220,58 @@ impl Relay {
         let Some(&id) = self.by_port.get(&port) else {
             return self.outputs.push_back(Output::CloseRelay { port }); // ended while its socket was being bound
         };
-        let relayed = self.relayed_address(port);
+        let State::Binding { pending, .. } = self.allocation(id).state else { return };
+        if pending.wish == PortWish::EvenAndNext && port == self.allocation(id).port {
+            self.by_port.insert(port.next(), id); // reserved once it is bound
+            return self.outputs.push_back(Output::OpenRelay { port: port.next() });
+        }
+        let token = (port != self.allocation(id).port).then(|| self.reserve(id, port));
+        let relayed = self.relayed_address(self.allocation(id).port);
         let now = self.now;
         let allocation = self.allocation_mut(id);
-        let State::Binding { pending, .. } = &allocation.state else { return };
-        let Pending { lifetime, fingerprint, .. } = *pending;
+        let Pending { lifetime, fingerprint, .. } = pending;
         let mut answer = Writer::new(Class::Success, Method::ALLOCATE, allocation.transaction_id);
         answer
             .xor_address(Kind::XOR_RELAYED_ADDRESS, relayed)
             .number(Kind::LIFETIME, lifetime.as_secs() as u32)
             .xor_address(Kind::XOR_MAPPED_ADDRESS, allocation.client.remote);
+        if let Some(token) = token {
+            answer.attribute(Kind::RESERVATION_TOKEN, &token);
+        }
         let answer = sealed(answer, &allocation.proof, fingerprint);
         let client = allocation.client;
         allocation.state = State::Ready { answer: answer.as_slice().into() };
         self.set_expiry(id, now + lifetime);
         self.reply(client, answer);
-        tracing::debug!(port = port.0, lifetime = lifetime.as_secs(), "allocated");
+        tracing::debug!(port = relayed.port(), lifetime = lifetime.as_secs(), "allocated");
+    }
+
+    /// Makes the port after an allocation's own a reservation.
+    fn reserve(&mut self, id: AllocationId, port: RelayedPort) -> Token {
+        let mut token = Token::default();
+        self.rng.fill_bytes(&mut token);
+        let user = quota_name(&self.allocations[id.0 as usize].proof.username);
+        self.reservations.add(port, token, user, self.now);
+        self.by_port.remove(&port);
+        token
     }
 
     pub(super) fn on_relay_bind_failed(&mut self, port: RelayedPort) {
         let Some(&id) = self.by_port.get(&port) else { return };
         let State::Binding { failures, pending } = self.allocation(id).state else { return };
-        let next = if failures + 1 < BIND_ATTEMPTS { self.free_port(pending.even_port) } else { None };
+        self.by_port.remove(&port);
+        let own = self.allocation(id).port;
+        if own != port {
+            // The port after it is taken: its own is not wanted either.
+            self.by_port.remove(&own);
+            self.outputs.push_back(Output::CloseRelay { port: own });
+        }
+        let next = if failures + 1 < BIND_ATTEMPTS { self.free_port(pending.wish) } else { None };
         match next {
             Some(next) => {
                 let allocation = self.allocation_mut(id);
                 allocation.state = State::Binding { failures: failures + 1, pending };
                 allocation.port = next;
-                self.by_port.remove(&port);
                 self.by_port.insert(next, id);
                 self.outputs.push_back(Output::OpenRelay { port: next });
             }
@@ -307,6 +352,15 @@ impl Relay {
             Verdict::Denied => Err(ErrorCode::FORBIDDEN),
             verdict => Ok(verdict),
         }
+    }
+}
+
+fn port_wish(message: &Message<'_>) -> Result<PortWish, ErrorCode> {
+    match message.attribute(Kind::EVEN_PORT) {
+        None => Ok(PortWish::Any),
+        Some([flags, ..]) if flags & RESERVE_NEXT != 0 => Ok(PortWish::EvenAndNext),
+        Some([_, ..]) => Ok(PortWish::Even),
+        Some([]) => Err(ErrorCode::BAD_REQUEST),
     }
 }
 

@@ -5,3 +5,4 @@ mod core;
 #[cfg(feature = "net")]
 mod loopback;
 mod packet_path;
+mod reservations;
