@@ -110,6 +110,6 @@ fn client_to_client() {
 }
 
 #[test]
-fn padded_channel_data_and_extra_requests() {
-    check(&["-c", "-D", "-G"]);
+fn padded_channel_data_and_extra_requests_and_dont_fragment() {
+    check(&["-c", "-D", "-G", "-g"]);
 }

@@ -95,7 +95,7 @@ impl Relay {
         Ok(way)
     }
 
-    /// Send (RFC 8656 §11.2). An unknown attribute that must be understood, such as DONT-FRAGMENT, discards it.
+    /// Send (RFC 8656 §11.2). An unknown attribute that must be understood discards it.
     pub(super) fn on_send(&mut self, client: ClientAddr, message: &Message<'_>) {
         let Some(id) = self.ready(&client) else { return self.drop(DropReason::NoAllocation) };
         let (Some(peer), Some(payload)) =

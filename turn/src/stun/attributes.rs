@@ -39,6 +39,8 @@ impl Kind {
     pub const EVEN_PORT: Self = Self(0x0018);
     /// REQUESTED-TRANSPORT
     pub const REQUESTED_TRANSPORT: Self = Self(0x0019);
+    /// DONT-FRAGMENT
+    pub const DONT_FRAGMENT: Self = Self(0x001A);
     /// XOR-MAPPED-ADDRESS
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// RESERVATION-TOKEN
@@ -51,7 +53,8 @@ impl Kind {
         self.0 < 0x8000
     }
 
-    /// Whether this server knows it. DONT-FRAGMENT is not among them: RFC 8656 §7.2 wants 420 then.
+    /// Whether this server knows it. DONT-FRAGMENT asks for nothing more: every relay socket sets DF (`common::net`). That
+    /// is so without the attribute as well, where RFC 8656 §14 would clear it: path MTU discovery is the endpoints'.
     pub fn is_known(self) -> bool {
         matches!(
             self,
@@ -70,6 +73,7 @@ impl Kind {
                 | Self::REQUESTED_ADDRESS_FAMILY
                 | Self::EVEN_PORT
                 | Self::REQUESTED_TRANSPORT
+                | Self::DONT_FRAGMENT
                 | Self::XOR_MAPPED_ADDRESS
                 | Self::RESERVATION_TOKEN
                 | Self::FINGERPRINT

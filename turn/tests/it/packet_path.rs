@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use turn::metrics::DropReason;
 use turn::relay::{ClientAddr, Destination, Input, Output, RelayedPort};
+use turn::stun::Writer;
+use turn::stun::attributes::Kind;
+use turn::stun::header::{Class, Method, TransactionId};
 
-use crate::client::{Client, addr, channel_data};
+use crate::client::{Client, UNIX, addr, channel_data};
 use crate::core::{A, B, MEDIA, PEER, World, config, udp};
 
 /// More than any queue or table of the core starts with.
@@ -154,4 +157,24 @@ fn a_train_notices_what_clients_change_in_between() {
     assert_eq!(world.ask_code(a, &alice.refresh(0)), 0);
     assert_eq!(carry(&mut world, Input::FromClient { client: a, data: &data }), 0);
     assert_eq!(carry(&mut world, down), 0);
+}
+
+#[test]
+fn dont_fragment_is_taken_and_what_is_unknown_is_not() {
+    let mut world = World::new(config());
+    let mut client = Client::new("alice", UNIX + 100);
+    world.learn_nonce(udp(A), &mut client);
+    let request = client.request(Method::ALLOCATE, |w| {
+        w.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]).attribute(Kind::DONT_FRAGMENT, &[]);
+    });
+    assert_eq!(world.ask_code(udp(A), &request), 0);
+    assert_eq!(world.ask_code(udp(A), &client.permit(addr(PEER))), 0);
+    for (attribute, forwarded) in [(Kind::DONT_FRAGMENT, 1), (Kind(0x0042), 0)] {
+        let mut send = Writer::new(Class::Indication, Method::SEND, TransactionId([1; 12]));
+        send.xor_address(Kind::XOR_PEER_ADDRESS, addr(PEER));
+        send.attribute(attribute, &[]).attribute(Kind::DATA, b"whole");
+        let data = send.finish();
+        assert_eq!(carry(&mut world, Input::FromClient { client: udp(A), data: &data }), forwarded);
+    }
+    assert_eq!(world.dropped(DropReason::Unexpected), 1);
 }
