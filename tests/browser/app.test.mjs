@@ -1,18 +1,15 @@
 // The web app as people use it: what the binary serves at `/`, driven through its buttons. With SCREENSHOTS=folder every
 // screen is also photographed, on a desktop and on a phone.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { afterEach, test } from 'node:test';
 import path from 'node:path';
-import { launchChromium, openPage, startProxy, startServer, startTestbed, until } from './harness.mjs';
+import { launchChromium, openPage, setUp, until } from './harness.mjs';
 
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 let server, bed, chromium;
 const open = new Set();
-
-before(async () => {
-  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
-});
+setUp((ready) => ({ server, bed, chromium } = ready));
 afterEach(async () => {
   for (const page of open) {
     if (page.problems?.length) console.log(page.problems);
@@ -20,11 +17,6 @@ afterEach(async () => {
     await page.browserContext().close();
   }
   open.clear();
-});
-after(async () => {
-  await chromium?.close();
-  await bed?.stop();
-  await server?.stop();
 });
 
 const at = (name) => `[data-testid="${name}"]`;

@@ -1,19 +1,11 @@
 // Calls between two people with the SDK, in headless Chromium: media both ways, what people do during a call, and what
 // networks, pages and third persons do to it.
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
-import { launchChromium, openPage, relayThrough, sleep, startProxy, startServer, startTestbed, startUdpProxy, until } from './harness.mjs';
+import { describe, test } from 'node:test';
+import { openPage, relayThrough, setUp, sleep, startProxy, startServer, startUdpProxy, until } from './harness.mjs';
 
 let server, bed, chromium;
-
-before(async () => {
-  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
-});
-after(async () => {
-  await chromium?.close();
-  await bed?.stop();
-  await server?.stop();
-});
+setUp((ready) => ({ server, bed, chromium } = ready));
 
 /** Runs in the page: what a small app would keep of a call. */
 function prepare() {

@@ -1,24 +1,14 @@
 // Firefox ESR and Chromium in one room, both decoding the other.
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { firefoxPath, launchChromium, launchFirefox, openPage, startServer, startTestbed, until } from './harness.mjs';
+import { firefoxPath, openPage, setUp, until } from './harness.mjs';
 
 const stock = path.join(path.dirname(fileURLToPath(import.meta.url)), 'stock.js');
 const skip = existsSync(firefoxPath) ? false : 'firefox-esr is not installed';
 let server, bed, chromium, firefox;
-
-before(async () => {
-  if (skip) return;
-  [server, bed, chromium, firefox] = await Promise.all([startServer(), startTestbed(), launchChromium(), launchFirefox()]);
-});
-after(async () => {
-  await firefox?.close();
-  await chromium?.close();
-  await bed?.stop();
-  await server?.stop();
-});
+setUp((ready) => ({ server, bed, chromium, firefox } = ready), { firefox: true, skip });
 
 async function joined(browser, user, room, device) {
   const page = await openPage(browser, bed.url);

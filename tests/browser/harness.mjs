@@ -8,6 +8,7 @@ import dgram from 'node:dgram';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -142,6 +143,26 @@ export function launchFirefox() {
       'network.captive-portal-service.enabled': false,
       'network.connectivity-service.enabled': false,
     },
+  });
+}
+
+/**
+ * What the tests of a file share: a server, the test bed and browsers, given to `ready` before the first test and ended after
+ * the last, whatever became of it.
+ */
+export function setUp(ready, { firefox = false, skip = false } = {}) {
+  if (skip) return;
+  let all;
+  before(async () => {
+    const starting = { server: startServer(), bed: startTestbed(), chromium: launchChromium(), ...(firefox ? { firefox: launchFirefox() } : {}) };
+    all = Object.fromEntries(await Promise.all(Object.entries(starting).map(async ([name, it]) => [name, await it])));
+    ready(all);
+  });
+  after(async () => {
+    await all?.firefox?.close();
+    await all?.chromium.close();
+    await all?.bed.stop();
+    await all?.server.stop();
   });
 }
 

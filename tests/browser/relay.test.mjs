@@ -1,21 +1,13 @@
 // Calls that a firewall blocks: `iceTransportPolicy: "relay"` over TURN/UDP and TURN/TCP, to a peer and to the SFU.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { launchChromium, openPage, startServer, startTestbed, until } from './harness.mjs';
+import { openPage, setUp, until } from './harness.mjs';
 
 const stock = path.join(path.dirname(fileURLToPath(import.meta.url)), 'stock.js');
 let server, bed, chromium;
-
-before(async () => {
-  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
-});
-after(async () => {
-  await chromium?.close();
-  await bed?.stop();
-  await server?.stop();
-});
+setUp((ready) => ({ server, bed, chromium } = ready));
 
 async function connected(user) {
   const page = await openPage(chromium, bed.url);

@@ -1,22 +1,14 @@
 // Rooms through the SFU with stock mediasoup-client, both supported lines of it: no SDK of ours in these pages.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { afterEach, describe, test } from 'node:test';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { launchChromium, openPage, sleep, startServer, startTestbed, until } from './harness.mjs';
+import { openPage, setUp, sleep, until } from './harness.mjs';
 
 const stock = path.join(path.dirname(fileURLToPath(import.meta.url)), 'stock.js');
 let server, bed, chromium;
 const open = new Set();
-
-before(async () => {
-  [server, bed, chromium] = await Promise.all([startServer(), startTestbed(), launchChromium()]);
-});
-after(async () => {
-  await chromium?.close();
-  await bed?.stop();
-  await server?.stop();
-});
+setUp((ready) => ({ server, bed, chromium } = ready));
 
 // Also after a failure: a page left open would take the processor from the tests that follow.
 afterEach(() => close(...open));
