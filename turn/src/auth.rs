@@ -14,7 +14,7 @@ use common::turn_credentials;
 
 use crate::stun::Message;
 use crate::stun::attributes::{ErrorCode, Kind};
-use crate::stun::integrity::{Key, same};
+use crate::stun::integrity::{Key, LongTermKey, same};
 
 /// RFC 8656 §5: a nonce should expire at least once every hour.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(3600);
@@ -41,7 +41,7 @@ pub struct Proof {
     /// USERNAME as sent.
     pub username: String,
     /// The key that answers are signed with.
-    pub key: Key,
+    pub key: LongTermKey,
 }
 
 impl Authenticator {
@@ -94,10 +94,10 @@ impl Authenticator {
             return Err(ErrorCode::UNAUTHENTICATED);
         }
         let key = match known {
-            Some(proof) if proof.username == username => proof.key.clone(),
+            Some(proof) if proof.username == username => proof.key,
             _ => self.key_of(username, unix_seconds).ok_or(ErrorCode::UNAUTHENTICATED)?,
         };
-        if !request.integrity_holds(&key) {
+        if !request.integrity_holds(&key.ready()) {
             return Err(ErrorCode::UNAUTHENTICATED);
         }
         if known.is_some_and(|proof| proof.username != username) {
@@ -107,15 +107,15 @@ impl Authenticator {
     }
 
     /// Static users first; then the user names that carry their own expiry.
-    fn key_of(&self, username: &str, unix_seconds: u64) -> Option<Key> {
+    fn key_of(&self, username: &str, unix_seconds: u64) -> Option<LongTermKey> {
         if let Some(password) = self.users.get(username) {
-            return Some(Key::long_term(username, &self.realm, &password.0));
+            return Some(LongTermKey::new(username, &self.realm, &password.0));
         }
         if self.secret.0.is_empty() || turn_credentials::expiry_of(username)? < unix_seconds {
             return None;
         }
         let password = turn_credentials::password_for(&self.secret, username);
-        Some(Key::long_term(username, &self.realm, password.as_bytes()))
+        Some(LongTermKey::new(username, &self.realm, password.as_bytes()))
     }
 
     fn nonce_is_fresh(&self, nonce: &[u8], client: SocketAddr, unix_seconds: u64) -> bool {

@@ -365,7 +365,7 @@ fn port_wish(message: &Message<'_>) -> Result<PortWish, ErrorCode> {
 }
 
 fn sealed(mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
-    answer.integrity(&proof.key);
+    answer.integrity(&proof.key.ready());
     if fingerprint {
         answer.fingerprint();
     }
