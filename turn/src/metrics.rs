@@ -1,6 +1,8 @@
 //! What the relay counts. One handle per metric, so that counting is one relaxed addition.
 
-use common::metrics::{Counter, Gauge, Registry};
+use common::metrics::{Counter, Counters, Gauge, Registry};
+
+use crate::stun::attributes::ErrorCode;
 
 /// Why a datagram or a message went no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Metrics {
     pub bytes_to_peers: Counter,
     /// Payload bytes from peers to clients.
     pub bytes_to_clients: Counter,
+    /// Requests of users that were refused, by STUN's error code.
+    refused: Counters,
     /// By [`DropReason`].
     drops: [Counter; DropReason::ALL.len()],
 }
@@ -88,8 +92,29 @@ impl Metrics {
                 .counter("turn_auth_failures", "TURN requests with wrong or stale credentials"),
             bytes_to_peers: bytes.with("peer"),
             bytes_to_clients: bytes.with("client"),
+            refused: registry.counters(
+                "turn_refused",
+                "TURN requests with good credentials that were refused",
+                "code",
+            ),
             drops: DropReason::ALL.map(|reason| drops.with(reason.as_str())),
         }
+    }
+
+    /// Counts the refusal of a request whose sender had proved who it is.
+    pub fn refuse(&self, code: ErrorCode) {
+        self.refused.inc(match code {
+            ErrorCode::BAD_REQUEST => "400",
+            ErrorCode::FORBIDDEN => "403",
+            ErrorCode::UNKNOWN_ATTRIBUTE => "420",
+            ErrorCode::ALLOCATION_MISMATCH => "437",
+            ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED => "440",
+            ErrorCode::UNSUPPORTED_TRANSPORT => "442",
+            ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH => "443",
+            ErrorCode::ALLOCATION_QUOTA_REACHED => "486",
+            ErrorCode::INSUFFICIENT_CAPACITY => "508",
+            _ => "other",
+        });
     }
 
     /// Counts a drop.

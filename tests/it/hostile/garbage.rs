@@ -261,7 +261,12 @@ impl Relayed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_bad_credentials_allocates_nothing_and_the_relay_goes_on() {
     let known = known_secret();
-    let server = Server::start_with(&[&known, "turn.secret=north", "turn.allowed_peers=127.0.0.0/8"]);
+    let server = Server::start_with(&[
+        &known,
+        "turn.secret=north",
+        "turn.allowed_peers=127.0.0.0/8",
+        "turn.user_quota=1",
+    ]);
     let port = at(server.turn_port);
     let (user, password) = common::turn_credentials::mint(
         &Secret(b"north".to_vec()),
@@ -270,6 +275,8 @@ async fn a_storm_of_bad_credentials_allocates_nothing_and_the_relay_goes_on() {
     );
     let mut carol = Relayed::new(port, &user, &password).await;
     assert!(carol.open().await);
+    assert!(!Relayed::new(port, &user, &password).await.open().await, "one allocation is the quota");
+    assert_eq!(server.metric("causeway_turn_refused_total{code=\"486\"}").await, 1);
     let echo = udp().await;
     let peer = echo.local_addr().expect("it is bound");
     tokio::spawn(async move {

@@ -89,6 +89,7 @@ impl Relay {
         let request = Request { client, message, proof };
         let unknown = unknown_attributes(&message);
         if !unknown.is_empty() {
+            self.metrics.refuse(ErrorCode::UNKNOWN_ATTRIBUTE);
             return self.answer(&request, refuse_unknown(&message, &unknown));
         }
         let outcome = match message.method() {
@@ -99,6 +100,7 @@ impl Relay {
         };
         if let Err(code) = outcome {
             tracing::debug!(method = message.method().0, code = code.0, "request refused");
+            self.metrics.refuse(code);
             let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
             answer.error(code);
             self.answer(&request, answer);
@@ -280,6 +282,7 @@ impl Relay {
     }
 
     fn give_up_binding(&mut self, id: AllocationId, pending: Pending) {
+        self.metrics.refuse(ErrorCode::INSUFFICIENT_CAPACITY);
         let allocation = self.allocation(id);
         let transaction_id: TransactionId = allocation.transaction_id;
         let mut answer = Writer::new(Class::Error, Method::ALLOCATE, transaction_id);
