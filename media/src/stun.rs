@@ -126,7 +126,10 @@ impl<'a> BindingRequest<'a> {
                 attribute::USERNAME if length <= USERNAME_BYTES_MAX => {
                     username = std::str::from_utf8(value).ok().and_then(|name| name.split_once(':'));
                 }
-                attribute::MESSAGE_INTEGRITY if length == INTEGRITY_BYTES => integrity_offset = Some(at),
+                attribute::MESSAGE_INTEGRITY if length != INTEGRITY_BYTES => {
+                    return Err(StunError::Malformed);
+                }
+                attribute::MESSAGE_INTEGRITY => integrity_offset = Some(at),
                 attribute::PRIORITY => has_priority = length == 4,
                 attribute::USE_CANDIDATE => use_candidate = true,
                 attribute::ICE_CONTROLLING => controlling = true,
@@ -297,6 +300,16 @@ mod tests {
             bytes[at] ^= 0x40;
             assert!(BindingRequest::parse(&bytes).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn an_integrity_of_another_length_is_not_passed_over() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out, BINDING_REQUEST, &[7; 12]);
+        writer.attribute(attribute::USERNAME, b"server:client");
+        writer.attribute(attribute::MESSAGE_INTEGRITY, &[0; 4]);
+        writer.finish(Some(&key("secret")));
+        assert_eq!(BindingRequest::parse(&out), Err(StunError::Malformed));
     }
 
     #[test]
