@@ -9,6 +9,7 @@ pub mod consumer;
 pub mod demux;
 pub mod dtls;
 pub mod feedback;
+pub mod framing;
 pub mod ice;
 pub mod keyframe;
 #[cfg(feature = "net")]

@@ -1,8 +1,4 @@
-//! ICE-TCP (RFC 6544, passive): connections that carry RFC 4571 frames, on the same port number as UDP.
-//!
-//! ```text
-//! |  length (16 bit)  |  STUN, DTLS or SRTP datagram, length bytes  |
-//! ```
+//! ICE-TCP (RFC 6544, passive): connections that carry frames (`framing`), on the same port number as UDP.
 //!
 //! Each connection has a number, which the core knows as [`crate::ice::Via::Tcp`]. It lives for as long as the core answers
 //! it, which the core does only to valid STUN and to whom it sends media: a client that sends garbage, or reads nothing, is
@@ -23,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// No datagram that a client sends is larger; a longer frame ends the connection.
-const FRAME_BYTES_MAX: usize = 2048;
+use crate::framing::{FRAME_BYTES_MAX, Frame, next_frame};
+
 /// Frames that wait for a slow reader; the next is dropped, as by a full router.
 const FRAMES_QUEUED_MAX: usize = 512;
 /// How long a connection may be there without the core having answered it.
@@ -186,13 +182,13 @@ async fn read_frames(
 
 /// The next whole frame, or that what follows is none.
 fn take_frame(buffer: &mut BytesMut) -> Option<Result<Vec<u8>, ()>> {
-    let length = usize::from(u16::from_be_bytes([*buffer.first()?, *buffer.get(1)?]));
-    if length == 0 || length > FRAME_BYTES_MAX {
-        return Some(Err(()));
+    match next_frame(buffer) {
+        Frame::Whole(payload) => {
+            let payload = payload.to_vec();
+            buffer.advance(2 + payload.len());
+            Some(Ok(payload))
+        }
+        Frame::More => None,
+        Frame::Broken => Some(Err(())),
     }
-    if buffer.len() < 2 + length {
-        return None;
-    }
-    buffer.advance(2);
-    Some(Ok(buffer.split_to(length).to_vec()))
 }
