@@ -1,5 +1,5 @@
 # The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
-.PHONY: test test-rust test-client test-browser bench dist
+.PHONY: test test-rust test-client test-browser fuzz bench dist
 
 # Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
 test:
@@ -14,6 +14,10 @@ test-client:
 
 test-browser:
 	@scripts/test browser
+
+# Long fuzzing with AddressSanitizer: TIME=600 seconds for each of TARGETS="rtp sfu" (all of them when not given).
+fuzz:
+	@scripts/fuzz long $(TARGETS)
 
 # In-process cost of a forwarded packet, beside the cost of its encryption alone, and of a relayed one.
 bench:
