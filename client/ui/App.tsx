@@ -213,7 +213,7 @@ function SignedIn({ signal, toast }: { signal: Signal; toast: (text: string) => 
     <>
       {signal.state === 'reconnecting' && (
         <div className="banner" role="status">
-          Connection to the server lost; trying again…
+          Connection lost, trying again…
         </div>
       )}
       {screen.at === 'home' && (

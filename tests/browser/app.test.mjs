@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import path from 'node:path';
-import { launchChromium, openPage, setUp, until } from './harness.mjs';
+import { launchChromium, openPage, setUp, startProxy, until } from './harness.mjs';
 
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
@@ -21,7 +21,7 @@ afterEach(async () => {
 
 const at = (name) => `[data-testid="${name}"]`;
 
-async function signedIn(name, viewport = DESKTOP, browser = chromium) {
+async function signedIn(name, viewport = DESKTOP, browser = chromium, url = server.url) {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
   open.add(page);
@@ -29,7 +29,7 @@ async function signedIn(name, viewport = DESKTOP, browser = chromium) {
   page.on('pageerror', (error) => page.problems.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && page.problems.push(message.text()));
   await page.setViewport(viewport);
-  await page.goto(server.url);
+  await page.goto(url);
   await shoot(page, 'sign-in');
   await page.locator(at('sign-in-name')).fill(name);
   await page.locator(at('sign-in')).click();
@@ -296,6 +296,28 @@ test('the stage of one to nine people, with a screen and with the chat, on a des
   const share = await ann.$eval('.tile.screen', (tile) => (tile.clientWidth * tile.clientHeight) / (innerWidth * innerHeight));
   assert.ok(share > 0.5, `the screen has ${share} of the window`);
   nothingWrong(ann);
+});
+
+test('the connection to the server is lost during a call: it is said, the call goes on, and the notice goes', async () => {
+  const proxy = await startProxy(server.ports.http);
+  const ann = await signedIn('ann', PHONE, chromium, proxy.ws.replace('ws:', 'http:').replace('/ws', '/'));
+  const bob = await signedIn('bob');
+  await ring(ann, 'bob', 'call-video');
+  await bob.waitForSelector(`${at('incoming')}[open]`);
+  await click(bob, 'accept');
+  await plays(bob, at('remote-video'), 'bob sees ann');
+  proxy.cut();
+  await ann.waitForSelector('.banner');
+  await shoot(ann, 'reconnecting');
+  await plays(ann, at('remote-video'), 'ann still sees bob');
+  proxy.heal();
+  await until('the notice has gone', async () => !(await ann.$('.banner')));
+  await click(bob, 'hang-up');
+  await ann.waitForSelector(at('callee'));
+  await shoot(ann, 'ended');
+  assert.match(await text(ann, 'toasts'), /has ended/);
+  nothingWrong(bob);
+  await proxy.stop();
 });
 
 test('three people in a room', async () => {
