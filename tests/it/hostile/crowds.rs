@@ -102,7 +102,7 @@ async fn a_flood_of_messages_is_paced_and_cut_off() {
             let big = big.clone();
             tokio::spawn(async move {
                 let (mut sink, stream) = client.socket.split();
-                let text = if number % 4 == 0 { big } else { Bytes::from_static(b"{\"type\":\"flood\"}") };
+                let text = if number % 8 == 0 { big } else { Bytes::from_static(b"{\"type\":\"flood\"}") };
                 let text = tokio_tungstenite::tungstenite::Utf8Bytes::try_from(text).expect("it is text");
                 let flood = async { while sink.send(Message::Text(text.clone())).await.is_ok() {} };
                 let read = stream.for_each(|_| async {});
