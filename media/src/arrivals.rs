@@ -40,10 +40,11 @@ impl Arrivals {
     /// A packet of `ssrc` came with this number.
     pub fn record(&mut self, now: Instant, wire: u16, ssrc: u32) {
         let number = if self.next.is_none() {
-            u64::from(wire) + (1 << 16)
+            Some(u64::from(wire) + (1 << 16))
         } else {
             extend_sequence(self.newest, wire)
         };
+        let Some(number) = number else { return };
         let next = *self.next.get_or_insert(number);
         if number < next || number + REPORTED_MAX <= self.newest {
             return;

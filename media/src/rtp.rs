@@ -129,10 +129,11 @@ pub fn write_header(
     Some(FIXED_HEADER_LEN + extension_len)
 }
 
-/// The number nearest to `reference` that ends in `wire`: how 16-bit sequence numbers are extended.
-pub fn extend_sequence(reference: u64, wire: u16) -> u64 {
+/// The number nearest to `reference` that ends in `wire`: how 16-bit sequence numbers are extended. `None` when it would be
+/// before zero.
+pub fn extend_sequence(reference: u64, wire: u16) -> Option<u64> {
     let step = wire.wrapping_sub(reference as u16) as i16;
-    reference.checked_add_signed(i64::from(step)).unwrap_or_else(|| u64::from(wire))
+    reference.checked_add_signed(i64::from(step))
 }
 
 #[cfg(test)]
@@ -199,11 +200,11 @@ mod tests {
     #[test]
     fn sequence_numbers_extend_to_the_nearest() {
         let check = |reference, wire, expected| assert_eq!(extend_sequence(reference, wire), expected);
-        check(10, 11, 11);
-        check(65_535, 0, 65_536);
-        check(65_536, 65_535, 65_535);
-        check(3, 65_535, 65_535);
-        check(200_000, 3_300, 196_608 + 3_300);
+        check(10, 11, Some(11));
+        check(65_535, 0, Some(65_536));
+        check(65_536, 65_535, Some(65_535));
+        check(3, 65_535, None);
+        check(200_000, 3_300, Some(196_608 + 3_300));
     }
 
     proptest! {

@@ -75,7 +75,9 @@ impl Sfu {
             else {
                 return;
             };
-            sequence = rtp::extend_sequence(newest, u16::from_be_bytes(*original));
+            // What was sent before the first packet that we know would be taken for one far ahead.
+            let Some(original) = rtp::extend_sequence(newest, u16::from_be_bytes(*original)) else { return };
+            sequence = original;
             payload = rest;
         }
         if payload.is_empty() {
