@@ -46,6 +46,8 @@ struct Member {
     session: SessionId,
     name: String,
     quality: PeerQuality,
+    /// Media has taken it in. Until then nobody is told of it, and it is told of nobody.
+    joined: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -109,7 +111,7 @@ impl Room {
     }
 
     fn peers_json(&self, but: Option<&PeerId>) -> Vec<Value> {
-        let others = self.peers.iter().filter(|(id, _)| Some(*id) != but);
+        let others = self.peers.iter().filter(|(id, member)| member.joined && Some(*id) != but);
         others.map(|(id, member)| json!({ "peerId": id, "name": member.name })).collect()
     }
 }
@@ -163,7 +165,7 @@ impl Hub {
     pub(super) fn notify(&mut self, id: &RoomId, but: Option<&PeerId>, message: &Value) {
         let Some(room) = self.rooms.get(id) else { return };
         let text: std::sync::Arc<str> = message.to_string().into();
-        let others = room.peers.iter().filter(|(peer, _)| Some(*peer) != but);
+        let others = room.peers.iter().filter(|(peer, member)| member.joined && Some(*peer) != but);
         let sessions: Vec<SessionId> = others.map(|(_, member)| member.session.clone()).collect();
         for session in sessions {
             self.send_text(&session, text.clone());

@@ -208,3 +208,19 @@ fn requests_outside_a_room_or_without_an_id_are_refused() {
         "invalid-message"
     );
 }
+
+#[test]
+fn nobody_is_told_of_a_peer_that_media_did_not_take_in() {
+    let mut world = World::room();
+    world.user(3, "carol");
+    world.media_answers = false;
+    world.say(3, join("r"));
+    assert_eq!(world.told(1, "peer-joined"), None, "not before media has answered");
+    world.say(3, json!({ "type": "leave-room", "requestId": 2 }));
+    assert_eq!(world.told(1, "peer-left"), None, "who was never there has not left");
+    let mut world = World::room();
+    world.user(3, "carol");
+    world.queue_full = true;
+    assert_eq!(world.code(3, join("r")), "overloaded");
+    assert_eq!((world.told(1, "peer-joined"), world.told(1, "peer-left")), (None, None));
+}

@@ -42,8 +42,10 @@ impl Hub {
         let name: String = name.chars().take(TEXT_BYTES_MAX / 2).collect();
         let Some(room) = self.rooms.get_mut(&id) else { return Ok(()) };
         let peer = free_peer_id(&room.peers, &claims.sub)?;
-        room.peers
-            .insert(peer.clone(), Member { session: session.clone(), name, quality: PeerQuality::default() });
+        room.peers.insert(
+            peer.clone(),
+            Member { session: session.clone(), name, quality: PeerQuality::default(), joined: false },
+        );
         if let Some(session) = self.sessions.get_mut(session) {
             session.room = Some(id.clone());
         }
@@ -140,7 +142,9 @@ impl Hub {
             let told = json!({ "type": "data-producer-closed", "dataProducerId": producer, "peerId": peer });
             self.notify(id, None, &told);
         }
-        self.notify(id, None, &json!({ "type": "peer-left", "peerId": peer, "reason": reason }));
+        if member.joined {
+            self.notify(id, None, &json!({ "type": "peer-left", "peerId": peer, "reason": reason }));
+        }
     }
 
     /// What was asked for a peer that has left (`None`: for everybody in the room) is answered now. Media's reply comes to

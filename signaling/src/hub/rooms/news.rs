@@ -77,7 +77,10 @@ impl Hub {
     }
 
     fn joined(&mut self, id: &RoomId, peer: &PeerId) -> Value {
-        let Some(room) = self.rooms.get(id) else { return json!({}) };
+        let Some(room) = self.rooms.get_mut(id) else { return json!({}) };
+        if let Some(member) = room.peers.get_mut(peer) {
+            member.joined = true;
+        }
         let data = json!({
             "rtpCapabilities": room.capabilities, "peerId": peer, "peers": room.peers_json(Some(peer)),
             "producers": room.producers_json(peer), "dataProducers": room.data_producers_json(peer),
