@@ -1,5 +1,5 @@
 # The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
-.PHONY: test test-rust test-client test-browser fuzz bench dist
+.PHONY: test test-rust test-client test-browser fuzz sweep bench dist
 
 # Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
 test:
@@ -18,6 +18,12 @@ test-browser:
 # Long fuzzing with AddressSanitizer: TIME=600 seconds for each of TARGETS="rtp sfu" (all of them when not given).
 fuzz:
 	@scripts/fuzz long $(TARGETS)
+
+# A thousand simulated worlds: SEEDS=1000 START=0.
+SEEDS ?= 1000
+START ?= 0
+sweep:
+	cargo run --quiet -p sim --release -- sweep --seeds $(SEEDS) --start $(START)
 
 # In-process cost of a forwarded packet, beside the cost of its encryption alone, and of a relayed one.
 bench:

@@ -1,0 +1,188 @@
+//! The server: the real hub, workers and relay, and between them the queues that the shells put there.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use common::config::Secret;
+use common::control::{Command, FromMedia};
+use common::metrics::Registry;
+use media::ice::{RemoteAddr, Via};
+use media::sfu::{self, Sfu, SfuConfig};
+use signaling::hub::{Hub, HubConfig, IceServers};
+use turn::relay::{Relay, RelayConfig, STRANGER_ANSWERS_PER_SECOND};
+
+use crate::dice::Dice;
+use crate::plan::Plan;
+use crate::relay_user;
+
+/// The server's address.
+pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// The first worker's port.
+pub const MEDIA_PORT: u16 = 44_444;
+/// The relay's.
+pub const TURN: SocketAddr = SocketAddr::new(SERVER, 3478);
+/// The wall clock at the run's beginning, since the Unix epoch.
+pub const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
+/// Commands that a worker's queue takes; the shell's bound.
+pub const COMMANDS_MAX: usize = 256;
+/// Datagrams that wait for a worker that stands still, as in a socket's buffer.
+pub const DATAGRAMS_MAX: usize = 4096;
+/// How long a lost session may come back.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Something for a worker.
+#[derive(Debug)]
+pub enum ForWorker {
+    /// From the hub.
+    Command(Command),
+    /// From the network.
+    Datagram(SocketAddr, Vec<u8>),
+}
+
+/// A worker and what waits for it.
+#[derive(Debug)]
+pub struct Worker {
+    /// The core.
+    pub sfu: Sfu,
+    /// Its address.
+    pub address: SocketAddr,
+    /// While it stands still.
+    pub waiting: VecDeque<ForWorker>,
+    /// It stands still until then.
+    pub stalled_until: Duration,
+    /// It takes no commands until then.
+    pub full_until: Duration,
+}
+
+/// All cores of one server.
+#[derive(Debug)]
+pub struct Node {
+    /// Signaling.
+    pub hub: Hub,
+    /// Media.
+    pub workers: Vec<Worker>,
+    /// TURN.
+    pub relay: Relay,
+}
+
+impl Node {
+    /// A server as the plan wants it.
+    pub fn new(plan: &Plan, start: Instant, dice: &mut Dice) -> Self {
+        let hub = HubConfig {
+            resume_grace: GRACE,
+            ring_timeout: Duration::from_secs(8),
+            heartbeat: Duration::from_secs(15),
+            max_peers_per_room: 10,
+            joins_per_minute_per_user: 10_000,
+            workers: plan.workers,
+            ice: IceServers { urls: vec![], secret: Secret(vec![1]), ttl: Duration::from_secs(60) },
+        };
+        let workers = (0..plan.workers).map(|number| {
+            let address = SocketAddr::new(SERVER, MEDIA_PORT + number as u16);
+            let config = SfuConfig {
+                worker: number as u8,
+                announced: address,
+                tcp: false,
+                codecs: vec!["opus".into(), "VP8".into()],
+                max_bitrate: None,
+            };
+            Worker {
+                sfu: Sfu::new(config, dice.seed(), start, UNIX_START),
+                address,
+                waiting: VecDeque::new(),
+                stalled_until: Duration::ZERO,
+                full_until: Duration::ZERO,
+            }
+        });
+        Self {
+            workers: workers.collect(),
+            hub: Hub::new(hub, dice.seed(), start, UNIX_START),
+            relay: Self::relay(start, UNIX_START, dice),
+        }
+    }
+
+    /// A relay that remembers nothing.
+    pub fn relay(now: Instant, unix: Duration, dice: &mut Dice) -> Relay {
+        let config = RelayConfig {
+            realm: relay_user::REALM.into(),
+            secret: relay_user::secret(),
+            users: Default::default(),
+            relay_ip: SERVER,
+            external_ip: None,
+            ports: 49_152..=49_252,
+            own_media: vec![],
+            denied_peers: vec![],
+            allowed_peers: vec![],
+            user_quota: 0,
+            total_quota: 0,
+            stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
+        };
+        let metrics = turn::metrics::Metrics::register(&Registry::new());
+        Relay::new(config, metrics, dice.seed(), now, unix)
+    }
+}
+
+impl Worker {
+    /// Takes a command; it is handed back when the queue is full.
+    pub fn command(&mut self, now: Duration, command: Command) -> Option<Command> {
+        let commands = self.waiting.iter().filter(|one| matches!(one, ForWorker::Command(_))).count();
+        if now < self.full_until || commands >= COMMANDS_MAX {
+            return Some(command);
+        }
+        self.waiting.push_back(ForWorker::Command(command));
+        None
+    }
+
+    /// Takes a datagram, or loses it.
+    pub fn datagram(&mut self, from: SocketAddr, data: Vec<u8>) {
+        if self.waiting.len() < DATAGRAMS_MAX {
+            self.waiting.push_back(ForWorker::Datagram(from, data));
+        }
+    }
+
+    /// Works off what waits. What it says is split into datagrams and messages for the hub.
+    pub fn run(&mut self, start: Instant, now: Duration) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<FromMedia>) {
+        let (mut datagrams, mut messages) = (Vec::new(), Vec::new());
+        if now < self.stalled_until {
+            return (datagrams, messages);
+        }
+        let at = start + now;
+        self.sfu.handle_input(at, sfu::Input::Timeout);
+        self.drain(&mut datagrams, &mut messages);
+        while let Some(next) = self.waiting.pop_front() {
+            match next {
+                ForWorker::Command(command) => self.sfu.handle_input(at, sfu::Input::Command(command)),
+                ForWorker::Datagram(addr, mut data) => {
+                    let source = RemoteAddr { via: Via::Udp, addr };
+                    self.sfu.handle_input(at, sfu::Input::Datagram { source, data: &mut data });
+                }
+            }
+            self.drain(&mut datagrams, &mut messages);
+        }
+        (datagrams, messages)
+    }
+
+    fn drain(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>, messages: &mut Vec<FromMedia>) {
+        loop {
+            match self.sfu.poll_output() {
+                sfu::Output::Transmit(outbox) => {
+                    datagrams.extend(outbox.iter().map(|(to, bytes)| (to.addr, bytes.to_vec())));
+                    outbox.clear();
+                }
+                sfu::Output::Message(message) => messages.push(message),
+                sfu::Output::Timeout(_) => return,
+            }
+        }
+    }
+
+    /// When it wants to run again.
+    pub fn deadline(&mut self, start: Instant) -> Duration {
+        let due = match self.sfu.poll_output() {
+            sfu::Output::Timeout(at) => at.map_or(Duration::MAX, |at| at.saturating_duration_since(start)),
+            _ => Duration::ZERO,
+        };
+        let due = if self.waiting.is_empty() { due } else { Duration::ZERO };
+        due.max(self.stalled_until)
+    }
+}

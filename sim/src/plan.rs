@@ -1,0 +1,146 @@
+//! What one run is made of: how many people, and which kinds of trouble exist (swarm testing: a run with few kinds goes
+//! deeper into each than one with all).
+
+use std::fmt;
+
+use crate::dice::Dice;
+
+/// Kinds of trouble. Adding one: a variant here, its weather or its moment in `trouble.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Single datagrams are lost.
+    Loss,
+    /// Datagrams are lost in bursts.
+    Burst,
+    /// Delays vary.
+    Jitter,
+    /// Datagrams overtake each other.
+    Reorder,
+    /// Datagrams arrive twice.
+    Duplicate,
+    /// Bytes are changed on the way.
+    Corrupt,
+    /// A slow path with a queue.
+    Rate,
+    /// Large datagrams vanish.
+    Mtu,
+    /// Media is cut for seconds, one way or both.
+    CutMedia,
+    /// Signaling is cut, and resumed.
+    CutSignaling,
+    /// Signaling is cut for longer than the grace.
+    LongCut,
+    /// NATs forget.
+    Rebind,
+    /// A worker stands still for a while.
+    Stall,
+    /// The path to a worker's queue is full at times.
+    QueueFull,
+    /// Strangers and spoofers send.
+    Hostile,
+    /// People leave and join all the time.
+    Storm,
+    /// Producers and consumers are paused and resumed.
+    Pause,
+    /// Keyframes are asked for without end.
+    PliFlood,
+    /// Sequence numbers and timestamps wrap.
+    Wrap,
+    /// Somebody names other people's objects.
+    Foreign,
+    /// The relay loses everything.
+    RelayRestart,
+    /// ICE restarts under media.
+    IceRestart,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::Loss,
+        Self::Burst,
+        Self::Jitter,
+        Self::Reorder,
+        Self::Duplicate,
+        Self::Corrupt,
+        Self::Rate,
+        Self::Mtu,
+        Self::CutMedia,
+        Self::CutSignaling,
+        Self::LongCut,
+        Self::Rebind,
+        Self::Stall,
+        Self::QueueFull,
+        Self::Hostile,
+        Self::Storm,
+        Self::Pause,
+        Self::PliFlood,
+        Self::Wrap,
+        Self::Foreign,
+        Self::RelayRestart,
+        Self::IceRestart,
+    ];
+
+    /// By its name, as printed.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(name))
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Everything else follows from it.
+    pub seed: u64,
+    /// People with signaling and media.
+    pub people: u16,
+    /// Rooms that they are spread over.
+    pub rooms: u16,
+    /// Media workers.
+    pub workers: usize,
+    /// Pairs of a relay's client and its peer.
+    pub relay_users: u16,
+    /// Calls that ring.
+    pub calls: u32,
+    /// How many people are behind a NAT, 0–1.
+    pub natted: f64,
+    /// The trouble there is.
+    pub kinds: Vec<Kind>,
+}
+
+impl Plan {
+    /// What a seed means.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, "plan");
+        let people = 2 + dice.below(4) as u16;
+        let kinds = Kind::ALL.into_iter().filter(|_| dice.chance(0.25)).collect();
+        Self {
+            seed,
+            people,
+            rooms: 1 + dice.below(2) as u16,
+            workers: 1 + dice.below(2),
+            relay_users: dice.below(3) as u16,
+            calls: dice.below(6) as u32,
+            natted: *dice.pick(&[0.0, 0.5, 1.0]),
+            kinds,
+        }
+    }
+
+    /// Whether this kind exists.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds.contains(&kind)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed={} people={} rooms={} workers={} relay-users={} calls={} natted={} trouble=",
+            self.seed, self.people, self.rooms, self.workers, self.relay_users, self.calls, self.natted
+        )?;
+        let names: Vec<_> = self.kinds.iter().map(|kind| format!("{kind:?}")).collect();
+        f.write_str(if names.is_empty() { "none" } else { "" })?;
+        f.write_str(&names.join(","))
+    }
+}

@@ -1,0 +1,637 @@
+//! The discrete-event world: one queue of things that happen, one clock that jumps from one to the next.
+//!
+//! A run has five acts: everybody comes (0–5 s), trouble (5–15 s), all paths are clean again and 5 s pass in which everything
+//! must heal, everybody must then be seen and heard, and everybody leaves, after which nothing may be left.
+
+mod relaying;
+mod verdicts;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use common::control::FromMedia;
+use serde_json::{Value, json};
+use signaling::hub::{self, ConnId};
+use turn::relay as relay_core;
+
+use crate::dice::Dice;
+use crate::far_end::Happened;
+use crate::link::{Link, Weather};
+use crate::nat::{Dependence, Nat};
+use crate::node::{Node, SERVER, TURN, UNIX_START};
+use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation, broken};
+use crate::pcap::Captured;
+use crate::person::Person;
+use crate::plan::{Kind, Plan};
+use crate::relay_user::{RelayUser, Way};
+use crate::trouble::{self, Deed};
+
+/// When trouble begins.
+pub const TROUBLE: Duration = Duration::from_secs(5);
+/// When all is mended.
+pub const HEALED: Duration = Duration::from_secs(15);
+/// When everybody must be heard again (issue: within 5 s).
+pub const JUDGED: Duration = Duration::from_secs(20);
+/// When everybody leaves.
+pub const PARTING: Duration = Duration::from_secs(22);
+/// When nothing may be left: an allocation that nobody refreshes lasts 10 minutes, a permission 5.
+pub const END: Duration = Duration::from_secs(PARTING.as_secs() + 660);
+/// The relay's people are slower when only they are left.
+const LATE_PACE: Duration = Duration::from_secs(7);
+/// What a core may hold ready to be sent after one input.
+const OUTBOX_BYTES_MAX: usize = 16 << 20;
+/// Between hub and workers, and for signaling's connections.
+const HOP: Duration = Duration::from_millis(1);
+const SIGNALING_DELAY: Duration = Duration::from_millis(12);
+const TRACE_LINES: usize = 400;
+const CAPTURE_PACKETS: usize = 50_000;
+
+#[derive(Debug)]
+enum Event {
+    /// A datagram reaches the server.
+    ToServer { from: SocketAddr, to: SocketAddr, data: Vec<u8> },
+    /// A datagram from the server reaches somebody's outside address.
+    ToClient { from: SocketAddr, to: SocketAddr, data: Vec<u8> },
+    /// A message from a client.
+    Up { conn: u64, message: Value },
+    /// A message to a client.
+    Down { conn: u64, message: Value },
+    /// A new connection of this person is through.
+    Connect { person: u16 },
+    /// A worker's message reaches the hub.
+    FromMedia { worker: usize, message: FromMedia },
+    /// Something from `trouble.rs`.
+    Deed(Deed),
+    /// Deadlines are looked at.
+    Wake,
+}
+
+/// Why a run failed, and all that helps to see it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The broken promise.
+    pub violation: Violation,
+    /// When.
+    pub at: Duration,
+    /// What happened before.
+    pub trace: Vec<String>,
+    /// What crossed the network before.
+    pub capture: Vec<Captured>,
+}
+
+impl Failure {
+    /// What is left to tell when a core has panicked.
+    pub(crate) fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        let violation = Violation { oracle: "panic", what: text.to_owned() };
+        Self { violation, at: Duration::ZERO, trace: Vec::new(), capture: Vec::new() }
+    }
+}
+
+/// What a good run amounted to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Packets that reached subscribers.
+    pub packets: u64,
+    /// Payloads that came back through the relay.
+    pub relayed: u64,
+    /// Call records.
+    pub calls: u64,
+    /// Events that were worked off.
+    pub events: u64,
+}
+
+/// Everything.
+pub struct World {
+    plan: Plan,
+    start: Instant,
+    pub(crate) now: Duration,
+    pub(crate) dice: Dice,
+    node: Node,
+    pub(crate) people: Vec<Person>,
+    relay_users: Vec<RelayUser>,
+    /// Per person and direction (up, down); the relay's people share the last pair.
+    links: Vec<[Link; 2]>,
+    queue: BinaryHeap<Reverse<(Duration, u64)>>,
+    events: BTreeMap<u64, Event>,
+    next_event: u64,
+    next_wake: Duration,
+    next_conn: u64,
+    conns: BTreeMap<u64, u16>,
+    bound_ports: BTreeSet<relay_core::RelayedPort>,
+    pub(crate) captured: VecDeque<Captured>,
+    trace: VecDeque<String>,
+    nonces: Nonces,
+    consumers: Consumers,
+    permissions: Permissions,
+    call_log: CallLog,
+    rung: BTreeMap<String, (u16, u16)>,
+    summary: Summary,
+    broken: Option<Violation>,
+}
+
+impl World {
+    /// The world of a plan, at its beginning.
+    pub fn new(plan: Plan) -> Self {
+        #[allow(clippy::disallowed_methods)] // an origin to count from: no decision depends on it
+        let start = Instant::now();
+        let mut dice = Dice::new(plan.seed, "world");
+        let node = Node::new(&plan, start, &mut dice);
+        let mut world = Self {
+            start,
+            now: Duration::ZERO,
+            node,
+            people: Vec::new(),
+            relay_users: Vec::new(),
+            links: Vec::new(),
+            queue: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            next_event: 0,
+            next_wake: Duration::MAX,
+            next_conn: 0,
+            conns: BTreeMap::new(),
+            bound_ports: BTreeSet::new(),
+            captured: VecDeque::new(),
+            trace: VecDeque::new(),
+            nonces: Nonces::default(),
+            consumers: Consumers::default(),
+            permissions: Permissions::default(),
+            call_log: CallLog::default(),
+            rung: BTreeMap::new(),
+            summary: Summary::default(),
+            broken: None,
+            dice,
+            plan,
+        };
+        world.populate();
+        world
+    }
+
+    fn populate(&mut self) {
+        for id in 0..self.plan.people {
+            let outside = IpAddr::V4(Ipv4Addr::new(203, 0, 113, id as u8 + 1));
+            let behind = self.dice.chance(self.plan.natted);
+            let nat = behind.then(|| {
+                let mapping = *self.dice.pick(&Dependence::ALL);
+                let filtering = *self.dice.pick(&Dependence::ALL);
+                Nat::new(outside, mapping, filtering, Duration::from_secs(30))
+            });
+            let ip = if behind { IpAddr::V4(Ipv4Addr::new(10, 0, id as u8, 2)) } else { outside };
+            let mut person = Person::new(id, id % self.plan.rooms, ip, nat);
+            person.wraps = self.plan.has(Kind::Wrap);
+            self.people.push(person);
+            let at = self.dice.between(Duration::ZERO, Duration::from_secs(1));
+            self.at(at, Event::Connect { person: id });
+        }
+        for id in 0..self.plan.relay_users {
+            let address = SocketAddr::from(([203, 0, 114, id as u8 + 1], 4000));
+            let peer = SocketAddr::from(([8, 8, 4, id as u8 + 1], 7000));
+            let way = if self.dice.chance(0.5) { Way::Channel } else { Way::Indication };
+            let expires = UNIX_START.as_secs() + 3600;
+            let name = format!("r{id}");
+            self.relay_users.push(RelayUser::new(&name, address, peer, way, expires, &mut self.dice));
+        }
+        for number in 0..=self.plan.people {
+            let link = |name: &str| Link::new(Dice::new(self.plan.seed, &format!("{name}{number}")));
+            self.links.push([link("up"), link("down")]);
+        }
+        for (at, deed) in trouble::schedule(&self.plan, &mut self.dice) {
+            self.at(at, Event::Deed(deed));
+        }
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Result<Summary, Box<Failure>> {
+        match self.play() {
+            Ok(()) => Ok(self.summary),
+            Err(violation) => Err(Box::new(Failure {
+                violation,
+                at: self.now,
+                trace: self.trace.into(),
+                capture: self.captured.into(),
+            })),
+        }
+    }
+
+    fn play(&mut self) -> Verdict {
+        self.until(HEALED)?;
+        self.heal();
+        self.until(JUDGED)?;
+        let before: Vec<u64> = self.relay_users.iter().map(|user| user.got).collect();
+        self.until(PARTING)?;
+        self.everybody_is_heard(&before)?;
+        self.state_is_as_the_people_see_it()?;
+        self.part();
+        self.until(END)?;
+        self.nothing_is_left()
+    }
+
+    fn at(&mut self, at: Duration, event: Event) {
+        self.next_event += 1;
+        self.queue.push(Reverse((at, self.next_event)));
+        self.events.insert(self.next_event, event);
+    }
+
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.trace.len() == TRACE_LINES {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(format!("{:9.3} {}", self.now.as_secs_f64(), line()));
+    }
+
+    /// Lets everything happen that is due before `end`.
+    fn until(&mut self, end: Duration) -> Verdict {
+        self.rest();
+        while let Some(Reverse((at, number))) = self.queue.peek().copied().filter(|next| next.0.0 <= end) {
+            self.queue.pop();
+            debug_assert!(at >= self.now, "time does not run backwards");
+            self.now = at;
+            self.summary.events += 1;
+            let event = self.events.remove(&number).expect("every queued number has its event");
+            self.happen(event);
+            self.rest();
+            if let Some(violation) = self.broken.take() {
+                return Err(violation);
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.broken.get_or_insert(violation);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToServer { from, to, data } => self.reaches_server(from, to, data),
+            Event::ToClient { from, to, data } => self.reaches_client(from, to, &data),
+            Event::Up { conn, message } => {
+                if self.conns.contains_key(&conn) {
+                    self.note(|| format!("conn {conn} says {}", brief(&message)));
+                    self.watch_call(conn, &message);
+                    self.hub(hub::Input::Text { conn: ConnId(conn), text: message.to_string() });
+                }
+            }
+            Event::Down { conn, message } => {
+                let person = self.conns.get(&conn).copied();
+                if let Some(person) = person.filter(|id| self.people[usize::from(*id)].conn == Some(conn)) {
+                    self.note(|| format!("p{person} hears {}", brief(&message)));
+                    let (now, start) = (self.now, self.start);
+                    self.people[usize::from(person)].hear(now, start, &message);
+                    self.on_call_message(person, &message);
+                }
+            }
+            Event::Connect { person } => self.connect(person),
+            Event::FromMedia { worker, message } => self.hub(hub::Input::Media { worker, message }),
+            Event::Deed(deed) => {
+                self.note(|| format!("{deed:?}"));
+                trouble::perform(self, deed);
+            }
+            Event::Wake => self.next_wake = Duration::MAX,
+        }
+    }
+
+    /// Everybody who is due acts; then the next deadline is noted.
+    fn rest(&mut self) {
+        self.hub(hub::Input::Timeout);
+        for worker in 0..self.node.workers.len() {
+            if self.node.workers[worker].deadline(self.start) <= self.now {
+                self.run_worker(worker);
+            }
+        }
+        self.relay(relay_core::Input::Timeout);
+        for id in 0..self.people.len() {
+            self.poll_person(id);
+        }
+        self.poll_relay_users();
+        let hub = match self.node.hub.poll_output() {
+            hub::Output::Timeout(due) => due.map(|due| due.saturating_duration_since(self.start)),
+            _ => Some(self.now),
+        };
+        let relay = match self.node.relay.poll_output() {
+            relay_core::Output::Timeout(due) => due.saturating_duration_since(self.start),
+            _ => self.now,
+        };
+        let start = self.start;
+        let workers = self.node.workers.iter_mut().map(|worker| worker.deadline(start)).min();
+        let people = self.people.iter().map(Person::deadline).min();
+        let users = self.relay_users.iter().map(RelayUser::deadline).min();
+        let due = [hub, workers, people, users, Some(relay)].into_iter().flatten().min();
+        let due = due.unwrap_or(Duration::MAX).max(self.now + Duration::from_micros(100));
+        if due < self.next_wake && due < END + Duration::from_secs(1) {
+            self.next_wake = due;
+            self.at(due, Event::Wake);
+        }
+    }
+
+    // --- signaling ---
+
+    fn connect(&mut self, id: u16) {
+        let person = &mut self.people[usize::from(id)];
+        if person.conn.is_some() || self.now >= PARTING {
+            return;
+        }
+        self.next_conn += 1;
+        let conn = self.next_conn;
+        person.conn = Some(conn);
+        self.conns.insert(conn, id);
+        let claims = json!({ "sub": person.name(), "exp": 9_999_999_999u64 });
+        let claims = serde_json::from_value(claims).expect("claims of this shape");
+        let resume = person.session.as_deref().and_then(|id| common::ids::SessionId::new(id).ok());
+        self.note(|| format!("p{id} connects as {conn}, resuming: {}", resume.is_some()));
+        self.hub(hub::Input::Connect { conn: ConnId(conn), claims, resume });
+    }
+
+    /// The connection breaks; `code` as in [`hub::Input::Closed`]. It is back after `away`, unless there is none.
+    pub(crate) fn disconnect(&mut self, id: u16, code: Option<u16>, away: Option<Duration>) {
+        if let Some(conn) = self.people[usize::from(id)].conn.take() {
+            self.conns.remove(&conn);
+            self.hub(hub::Input::Closed { conn: ConnId(conn), code });
+        }
+        if let Some(away) = away {
+            let at = self.now + away;
+            self.at(at, Event::Connect { person: id });
+        }
+    }
+
+    fn hub(&mut self, input: hub::Input) {
+        let at = self.start + self.now;
+        self.node.hub.handle_input(at, input);
+        loop {
+            match self.node.hub.poll_output() {
+                hub::Output::Timeout(_) => break,
+                hub::Output::Send { conn, text } => {
+                    if !self.conns.contains_key(&conn.0) {
+                        self.judge(broken("gone", format!("{text} was sent to a connection that is gone")));
+                    }
+                    match serde_json::from_str(&text) {
+                        Ok(message) => {
+                            let due = self.now + SIGNALING_DELAY;
+                            self.at(due, Event::Down { conn: conn.0, message });
+                        }
+                        Err(_) => self.judge(broken("json", format!("not JSON: {text}"))),
+                    }
+                }
+                hub::Output::Ping { conn } => {
+                    // Every simulated client answers at once.
+                    if self.conns.contains_key(&conn.0) {
+                        self.node.hub.handle_input(at, hub::Input::Alive { conn });
+                    }
+                }
+                hub::Output::Close { conn, code, reason } => {
+                    self.note(|| format!("conn {} is closed: {code} {reason}", conn.0));
+                    if let Some(id) = self.conns.remove(&conn.0) {
+                        let person = &mut self.people[usize::from(id)];
+                        if person.conn == Some(conn.0) {
+                            person.conn = None;
+                            let due = self.now + Duration::from_millis(500);
+                            self.at(due, Event::Connect { person: id });
+                        }
+                    }
+                }
+                hub::Output::Media { worker, command } => {
+                    let refused = self.node.workers[worker].command(self.now, command);
+                    if let Some(command) = refused {
+                        self.node.hub.handle_input(at, hub::Input::WorkerQueueFull { worker, command });
+                    }
+                }
+                hub::Output::Log(record) => {
+                    self.summary.calls += 1;
+                    let verdict = self.call_log.written(&record);
+                    self.judge(verdict);
+                }
+                hub::Output::Admin { .. } => {}
+            }
+        }
+    }
+
+    /// A ring that the hub takes up begins a call, which must then be in the log once.
+    fn watch_call(&mut self, conn: u64, message: &Value) {
+        if message["type"] == "call-initiate"
+            && let Some(call) = message["callId"].as_str()
+            && self.conns.contains_key(&conn)
+        {
+            self.call_log.begun(call);
+        }
+    }
+
+    pub(crate) fn ring(&mut self, call: &str, from: u16, to: u16) {
+        self.rung.insert(call.to_owned(), (from, to));
+        let message = json!({ "type": "call-initiate", "callId": call, "recipientIds": [format!("p{to}")],
+                              "callType": "video" });
+        self.people[usize::from(from)].said.push(message);
+    }
+
+    pub(crate) fn calls(&self) -> Vec<(String, u16)> {
+        self.rung.iter().map(|(call, (from, _))| (call.clone(), *from)).collect()
+    }
+
+    fn on_call_message(&mut self, person: u16, message: &Value) {
+        if message["type"] == "incoming-call" {
+            let call = message["callId"].clone();
+            let kind = match self.dice.below(4) {
+                0 => return,
+                1 => "call-reject",
+                _ => "call-answer",
+            };
+            self.people[usize::from(person)].said.push(json!({ "type": kind, "callId": call }));
+        }
+    }
+
+    // --- media ---
+
+    fn run_worker(&mut self, index: usize) {
+        let (datagrams, messages) = self.node.workers[index].run(self.start, self.now);
+        let from = self.node.workers[index].address;
+        let bytes: usize = datagrams.iter().map(|(_, data)| data.len()).sum();
+        if bytes > OUTBOX_BYTES_MAX {
+            self.judge(broken("bounds", format!("worker {index} had {bytes} bytes to send at once")));
+        }
+        for (to, data) in datagrams {
+            let verdict = self.nonces.sent(self.far_end_at(to), &data);
+            self.judge(verdict);
+            self.send_down(from, to, data);
+        }
+        for message in messages {
+            let due = self.now + HOP;
+            self.at(due, Event::FromMedia { worker: index, message });
+        }
+    }
+
+    /// Whose outside address it is.
+    fn owner(&self, outside: SocketAddr) -> Option<usize> {
+        self.people.iter().position(|person| match &person.nat {
+            None => person.ip == outside.ip(),
+            Some(_) => outside.ip() == IpAddr::V4(Ipv4Addr::new(203, 0, 113, person.id as u8 + 1)),
+        })
+    }
+
+    fn far_end_at(&self, outside: SocketAddr) -> Option<SocketAddr> {
+        let person = &self.people[self.owner(outside)?];
+        match &person.nat {
+            None => Some(outside),
+            Some(_) => None,
+        }
+    }
+
+    fn link_of(&self, outside: SocketAddr) -> usize {
+        self.owner(outside).unwrap_or(self.people.len())
+    }
+
+    fn capture(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        if self.captured.len() == CAPTURE_PACKETS {
+            self.captured.pop_front();
+        }
+        self.captured.push_back(Captured { at: self.now, from, to, data: data.to_vec() });
+    }
+
+    fn send_down(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
+        self.capture(from, to, &data);
+        let link = self.link_of(to);
+        for (at, data) in self.links[link][1].send(self.now, &data) {
+            self.at(at, Event::ToClient { from, to, data });
+        }
+    }
+
+    /// A datagram leaves an outside address for the server, through its owner's path.
+    pub(crate) fn send_up(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
+        self.capture(from, to, &data);
+        let link = self.link_of(from);
+        for (at, data) in self.links[link][0].send(self.now, &data) {
+            self.at(at, Event::ToServer { from, to, data });
+        }
+    }
+
+    fn reaches_server(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
+        if let Some(worker) = self.node.workers.iter_mut().find(|worker| worker.address == to) {
+            worker.datagram(from, data);
+        } else if to == TURN {
+            let client =
+                relay_core::ClientAddr { transport: relay_core::Transport::Udp, remote: from, local: to };
+            self.relay_with(relay_core::Input::FromClient { client, data: &data }, &data);
+        } else if to.ip() == SERVER && self.bound_ports.contains(&relay_core::RelayedPort(to.port())) {
+            let port = relay_core::RelayedPort(to.port());
+            self.relay_with(relay_core::Input::FromPeer { port, peer: from, data: &data }, &data);
+        }
+    }
+
+    fn reaches_client(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        if let Some(owner) = self.owner(to) {
+            let now = self.now;
+            let person = &mut self.people[owner];
+            let inside = match &person.nat {
+                Some(nat) => nat.inbound(now, to.port(), from),
+                None => Some(to),
+            };
+            if let Some(leg) =
+                inside.and_then(|at| person.legs.iter_mut().flatten().find(|leg| leg.address == at))
+            {
+                leg.receive(now, from, data);
+            }
+            return;
+        }
+        self.reaches_relay_people(from, to, data);
+    }
+
+    fn poll_person(&mut self, id: usize) {
+        let person = &mut self.people[id];
+        if person.deadline() <= self.now {
+            let (room, own) = (person.room, person.id);
+            for (address, happened) in person.poll(self.now) {
+                match happened {
+                    Happened::Transmit(to, data) => {
+                        let now = self.now;
+                        let person = &mut self.people[id];
+                        let from = person.nat.as_mut().map_or(address, |nat| nat.outbound(now, address, to));
+                        self.send_up(from, to, data);
+                    }
+                    Happened::Packet(consumer, sequence, tag) => {
+                        self.summary.packets += 1;
+                        let jumps = self.people[id].jumps.get(&consumer);
+                        let may_skip = jumps.is_some_and(|until| self.now < *until);
+                        let verdict = self.consumers.got((own, room), &consumer, sequence, tag, may_skip);
+                        self.judge(verdict);
+                    }
+                    Happened::Lost => {}
+                }
+            }
+        }
+        let person = &mut self.people[id];
+        if let Some(complaint) = person.complaint.take() {
+            self.judge(broken("told", complaint));
+        }
+        let person = &mut self.people[id];
+        let conn = person.conn;
+        for message in std::mem::take(&mut person.said) {
+            if let Some(conn) = conn {
+                let due = self.now + SIGNALING_DELAY;
+                self.at(due, Event::Up { conn, message });
+            }
+        }
+    }
+
+    // --- what trouble does ---
+
+    pub(crate) fn weather(&mut self, link: usize, up: bool, change: impl FnOnce(&mut Weather)) {
+        let link = link % self.links.len();
+        change(&mut self.links[link][usize::from(!up)].weather);
+    }
+
+    pub(crate) fn stall(&mut self, worker: usize, time: Duration) {
+        let worker = worker % self.node.workers.len();
+        self.node.workers[worker].stalled_until = self.now + time;
+    }
+
+    pub(crate) fn fill_queue(&mut self, worker: usize, time: Duration) {
+        let worker = worker % self.node.workers.len();
+        self.node.workers[worker].full_until = self.now + time;
+    }
+
+    pub(crate) fn restart_relay(&mut self) {
+        for port in std::mem::take(&mut self.bound_ports) {
+            self.permissions.closed(port);
+        }
+        self.node.relay = Node::relay(self.start + self.now, UNIX_START + self.now, &mut self.dice);
+    }
+
+    pub(crate) fn media_addresses(&self) -> Vec<SocketAddr> {
+        self.node.workers.iter().map(|worker| worker.address).collect()
+    }
+
+    fn heal(&mut self) {
+        self.note(|| "all is mended".into());
+        for link in self.links.iter_mut().flatten() {
+            link.weather = Weather::default();
+        }
+        for worker in &mut self.node.workers {
+            worker.stalled_until = Duration::ZERO;
+            worker.full_until = Duration::ZERO;
+        }
+        for id in 0..self.plan.people {
+            self.people[usize::from(id)].silent = false;
+            if self.people[usize::from(id)].conn.is_none() {
+                self.at(self.now, Event::Connect { person: id });
+            }
+        }
+        trouble::undo(self);
+    }
+}
+
+/// A message's type, and who or what it is about.
+fn brief(message: &Value) -> String {
+    let mut line = message["type"].as_str().unwrap_or("?").to_owned();
+    for key in
+        ["requestId", "ok", "code", "callId", "peerId", "reason", "resumed", "producerId", "consumerId"]
+    {
+        if !message[key].is_null() {
+            line += &format!(" {key}={}", message[key]);
+        }
+    }
+    line
+}

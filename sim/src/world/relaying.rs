@@ -1,0 +1,130 @@
+//! The relay in the world: its outputs carried out, its promises watched, its users and their peers.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use turn::relay as relay_core;
+
+use super::{LATE_PACE, PARTING, World};
+use crate::node::{SERVER, TURN};
+use crate::oracle::broken;
+
+impl World {
+    pub(super) fn relay(&mut self, input: relay_core::Input<'_>) {
+        self.relay_with(input, &[]);
+    }
+
+    pub(super) fn relay_with(&mut self, input: relay_core::Input<'_>, data: &[u8]) {
+        let at = self.start + self.now;
+        let relayed_by = match input {
+            relay_core::Input::FromPeer { port, peer, .. } => Some((port, peer)),
+            _ => None,
+        };
+        let stranger = match input {
+            relay_core::Input::FromClient { client, .. } => {
+                !self.relay_users.iter().any(|user| user.address == client.remote)
+            }
+            _ => false,
+        };
+        let allocations = self.node.relay.allocations();
+        self.node.relay.handle_input(at, input);
+        let mut outputs = VecDeque::new();
+        loop {
+            match self.node.relay.poll_output() {
+                relay_core::Output::Timeout(_) => break,
+                output => outputs.push_back(output),
+            }
+        }
+        if stranger && self.node.relay.allocations() > allocations {
+            self.judge(broken("stranger", "somebody without a password was given an allocation"));
+        }
+        while let Some(output) = outputs.pop_front() {
+            match output {
+                relay_core::Output::Reply { client, data } => {
+                    self.grant_if_told(&client, &data);
+                    self.send_down(TURN, client.remote, data);
+                }
+                relay_core::Output::Forward { to, payload } => {
+                    self.forward(to, &data[payload], relayed_by);
+                }
+                relay_core::Output::OpenRelay { port } => {
+                    let input = if self.bound_ports.insert(port) {
+                        relay_core::Input::RelayBound { port }
+                    } else {
+                        relay_core::Input::RelayBindFailed { port }
+                    };
+                    self.relay(input);
+                }
+                relay_core::Output::CloseRelay { port } => {
+                    self.bound_ports.remove(&port);
+                    self.permissions.closed(port);
+                }
+                relay_core::Output::Timeout(_) => {}
+            }
+        }
+    }
+
+    /// What the relay says it grants, by whatever path the answer then takes.
+    fn grant_if_told(&mut self, client: &relay_core::ClientAddr, answer: &[u8]) {
+        use turn::stun::header::{Class, Method};
+        let Some(user) = self.relay_users.iter().find(|user| user.address == client.remote) else { return };
+        let Ok(message) = turn::stun::Message::parse(answer) else { return };
+        let grants = [Method::CREATE_PERMISSION, Method::CHANNEL_BIND].contains(&message.method());
+        if message.class() == Class::Success
+            && grants
+            && let Some(relayed) = user.relayed
+        {
+            let port = relay_core::RelayedPort(relayed.port());
+            self.permissions.granted(self.now, port, user.peer.ip());
+        }
+    }
+
+    fn forward(
+        &mut self,
+        to: relay_core::Destination,
+        payload: &[u8],
+        from_peer: Option<(relay_core::RelayedPort, SocketAddr)>,
+    ) {
+        match to {
+            relay_core::Destination::Peer { from, peer } => {
+                let verdict = self.permissions.passed(self.now, from, peer.ip());
+                self.judge(verdict);
+                self.send_down(SocketAddr::new(SERVER, from.0), peer, payload.to_vec());
+            }
+            relay_core::Destination::Client { client, prefix, padding } => {
+                if let Some((port, peer)) = from_peer {
+                    let verdict = self.permissions.passed(self.now, port, peer.ip());
+                    self.judge(verdict);
+                }
+                let mut data = prefix.to_vec();
+                data.extend_from_slice(payload);
+                data.resize(data.len() + padding, 0);
+                self.send_down(TURN, client.remote, data);
+            }
+            relay_core::Destination::Media { .. } => {
+                self.judge(broken("isolation", "the relay reached media that it was not told of"));
+            }
+        }
+    }
+
+    pub(super) fn reaches_relay_people(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        let now = self.now;
+        if let Some(user) = self.relay_users.iter_mut().find(|user| user.address == to) {
+            user.receive(now, data);
+        } else if self.relay_users.iter().any(|user| user.peer == to) && data == b"ping" {
+            self.send_up(to, from, b"pong".to_vec());
+        }
+    }
+
+    pub(super) fn poll_relay_users(&mut self) {
+        let pace = if self.now > PARTING { LATE_PACE } else { Duration::from_millis(100) };
+        for index in 0..self.relay_users.len() {
+            let user = &mut self.relay_users[index];
+            let from = user.address;
+            for data in user.poll(self.now, pace) {
+                self.send_up(from, TURN, data);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What must be true when all is mended, and when all have gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{END, Event, JUDGED, PARTING, World};
+use crate::node::GRACE;
+use crate::oracle::{Verdict, broken};
+use crate::person::Person;
+use crate::trouble::Deed;
+
+impl World {
+    /// Five seconds after all was mended, everybody decodes everybody again.
+    pub(super) fn everybody_is_heard(&mut self, relayed_before: &[u64]) -> Verdict {
+        for person in &self.people {
+            let others = self
+                .people
+                .iter()
+                .filter(|other| other.room == person.room && other.id != person.id && other.wants_room);
+            let due = if person.wants_room { 2 * others.count() } else { 0 };
+            let heard = person.legs[1].as_ref().map_or(0, |leg| {
+                let fresh = |at: Option<Duration>| at.is_some_and(|at| at > JUDGED);
+                leg.subscriptions.iter().filter(|subscription| fresh(subscription.decoded_at)).count()
+            });
+            if heard != due {
+                let legs =
+                    person.legs.each_ref().map(|leg| leg.as_ref().map(|leg| (leg.connected, leg.born)));
+                return broken(
+                    "heals",
+                    format!("p{} decodes {heard} of {due} streams; its legs are {legs:?}", person.id),
+                );
+            }
+        }
+        for (user, before) in self.relay_users.iter().zip(relayed_before) {
+            if user.got <= *before {
+                return broken("heals", format!("{} hears nothing from its peer", user.address));
+            }
+        }
+        self.summary.relayed = self.relay_users.iter().map(|user| user.got).sum();
+        Ok(())
+    }
+
+    pub(super) fn state_is_as_the_people_see_it(&self) -> Verdict {
+        let stats = self.node.hub.stats();
+        let sessions = self.people.iter().filter(|person| person.conn.is_some()).count();
+        let rooms: BTreeSet<u16> =
+            self.people.iter().filter(|person| person.joined).map(|person| person.room).collect();
+        if (stats.sessions, stats.rooms) != (sessions, rooms.len()) {
+            return broken(
+                "model",
+                format!(
+                    "the hub has {} sessions and {} rooms, people have {sessions} and {}",
+                    stats.sessions,
+                    stats.rooms,
+                    rooms.len()
+                ),
+            );
+        }
+        let transports: usize = self.node.workers.iter().map(|worker| worker.sfu.transport_count()).sum();
+        let legs = self.people.iter().flat_map(|person| person.legs.iter().flatten()).count();
+        if transports != legs {
+            return broken("model", format!("the SFU has {transports} transports, people have {legs}"));
+        }
+        for person in self.people.iter().filter(|person| person.joined) {
+            let there: BTreeSet<String> = self
+                .people
+                .iter()
+                .filter(|other| other.joined && other.room == person.room && other.id != person.id)
+                .map(Person::name)
+                .collect();
+            if person.peers != there {
+                return broken(
+                    "model",
+                    format!("p{} sees {:?}, and there are {there:?}", person.id, person.peers),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Some say goodbye, some vanish.
+    pub(super) fn part(&mut self) {
+        for id in 0..self.plan.people {
+            self.people[usize::from(id)].wants_room = false;
+            match self.dice.below(3) {
+                0 => self.disconnect(id, Some(1000), None),
+                1 => self.disconnect(id, None, None),
+                _ => {
+                    let now = self.now;
+                    self.people[usize::from(id)].leave(now);
+                    let due = now + Duration::from_millis(100);
+                    self.at(due, Event::Deed(Deed::Goodbye { person: id }));
+                }
+            }
+            self.people[usize::from(id)].forget_room();
+        }
+        let due = PARTING + Duration::from_secs(400);
+        for index in 0..self.relay_users.len() {
+            self.at(due, Event::Deed(Deed::ReleaseRelay { user: index }));
+        }
+    }
+
+    pub(crate) fn release_relay(&mut self, user: usize) {
+        self.relay_users[user].leaving = true;
+    }
+
+    pub(super) fn nothing_is_left(&self) -> Verdict {
+        debug_assert!(END - PARTING > GRACE);
+        let stats = self.node.hub.stats();
+        if (stats.sessions, stats.calls, stats.rooms, stats.requests, stats.held_back) != (0, 0, 0, 0, 0) {
+            return broken("leftovers", format!("the hub still has {stats:?}"));
+        }
+        for (index, worker) in self.node.workers.iter().enumerate() {
+            let left = worker.sfu.transport_count();
+            if left != 0 {
+                return broken("leftovers", format!("worker {index} still has {left} transports"));
+            }
+        }
+        let allocations = self.node.relay.allocations();
+        if allocations != 0 || !self.bound_ports.is_empty() {
+            return broken("leftovers", format!("the relay still has {allocations} allocations"));
+        }
+        self.call_log.complete()
+    }
+}

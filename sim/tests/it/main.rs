@@ -1,0 +1,61 @@
+//! The committed seeds, run to their ends: 200 in a row, and each that has found something.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sim::{Kind, Plan};
+
+/// How many seeds `cargo test` runs.
+const SEEDS: u64 = 200;
+
+/// Runs seeds on all cores; what failed comes back as a list for people.
+fn sweep(seeds: &[u64]) -> Vec<String> {
+    let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    if let Err(failure) = sim::run(Plan::of(*seed)) {
+                        let violation = failure.violation;
+                        let line = format!("seed {seed}: {}: {}", violation.oracle, violation.what);
+                        failed.lock().expect("no thread panics while it holds this").push(line);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().expect("no thread panics while it holds this")
+}
+
+#[test]
+fn two_hundred_seeds_hold() {
+    let seeds: Vec<u64> = (0..SEEDS).collect();
+    assert_eq!(sweep(&seeds), Vec::<String>::new(), "replay with: cargo run -p sim -- run --seed N");
+}
+
+#[test]
+fn seeds_that_found_something_hold() {
+    let seeds: Vec<u64> = include_str!("../../seeds.txt")
+        .lines()
+        .filter_map(|line| line.split_whitespace().next().filter(|first| !first.starts_with('#')))
+        .map(|number| number.parse().expect("a line begins with a seed"))
+        .collect();
+    assert_eq!(sweep(&seeds), Vec::<String>::new());
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    let plan = Plan::of(7);
+    let first = sim::run(plan.clone()).expect("holds");
+    let second = sim::run(plan).expect("holds");
+    assert_eq!(first.calls, second.calls);
+    assert!(first.packets > 1000, "media has flowed: {first:?}");
+}
+
+#[test]
+fn every_kind_of_trouble_is_met_by_the_seeds() {
+    for kind in Kind::ALL {
+        assert!((0..SEEDS).any(|seed| Plan::of(seed).has(kind)), "{kind:?}");
+    }
+}
