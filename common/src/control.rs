@@ -406,4 +406,6 @@ pub enum FromMedia {
     Reply(Reply),
     /// News.
     Event(Event),
+    /// The worker has failed and begins again without any of its rooms. What it had not answered stays without an answer.
+    Lost,
 }

@@ -80,15 +80,8 @@ impl Node {
         };
         let workers = (0..plan.workers).map(|number| {
             let address = SocketAddr::new(SERVER, MEDIA_PORT + number as u16);
-            let config = SfuConfig {
-                worker: number as u8,
-                announced: address,
-                tcp: false,
-                codecs: vec!["opus".into(), "VP8".into()],
-                max_bitrate: None,
-            };
             Worker {
-                sfu: Sfu::new(config, dice.seed(), start, UNIX_START),
+                sfu: Sfu::new(sfu_config(number as u8, address), dice.seed(), start, UNIX_START),
                 address,
                 waiting: VecDeque::new(),
                 stalled_until: Duration::ZERO,
@@ -123,7 +116,18 @@ impl Node {
     }
 }
 
+fn sfu_config(worker: u8, announced: SocketAddr) -> SfuConfig {
+    let codecs = vec!["opus".into(), "VP8".into()];
+    SfuConfig { worker, announced, tcp: false, codecs, max_bitrate: None }
+}
+
 impl Worker {
+    /// Begins again, as after a panic: commands still wait in the queue, all else is gone.
+    pub fn crash(&mut self, now: Instant, unix: Duration, dice: &mut Dice) {
+        let number = (self.address.port() - MEDIA_PORT) as u8;
+        self.sfu = Sfu::new(sfu_config(number, self.address), dice.seed(), now, unix);
+    }
+
     /// Takes a command; it is handed back when the queue is full.
     pub fn command(&mut self, now: Duration, command: Command) -> Option<Command> {
         let commands = self.waiting.iter().filter(|one| matches!(one, ForWorker::Command(_))).count();

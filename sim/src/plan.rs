@@ -52,11 +52,13 @@ pub enum Kind {
     RelayRestart,
     /// ICE restarts under media.
     IceRestart,
+    /// A worker loses all its rooms.
+    Crash,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -79,6 +81,7 @@ impl Kind {
         Self::Foreign,
         Self::RelayRestart,
         Self::IceRestart,
+        Self::Crash,
     ];
 
     /// By its name, as printed.

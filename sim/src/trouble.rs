@@ -40,6 +40,8 @@ pub enum Deed {
     Foreign { person: u16, other: u16 },
     /// New ICE credentials under media.
     RestartIce { person: u16 },
+    /// A worker begins again without its rooms.
+    Crash { worker: usize },
     /// The relay forgets everything.
     RestartRelay,
     /// Somebody rings somebody.
@@ -114,6 +116,7 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
     some(Kind::PliFlood, 30, dice, &|dice| Deed::Flood { person: person(dice) });
     some(Kind::Foreign, 10, dice, &|dice| Deed::Foreign { person: person(dice), other: person(dice) });
     some(Kind::IceRestart, 6, dice, &|dice| Deed::RestartIce { person: person(dice) });
+    some(Kind::Crash, 2, dice, &|dice| Deed::Crash { worker: dice.below(8) });
     some(Kind::RelayRestart, 2, dice, &|_| Deed::RestartRelay);
     for number in 0..plan.calls {
         let (from, to) = (person(dice), person(dice));
@@ -161,6 +164,7 @@ pub fn perform(world: &mut World, deed: Deed) {
         }
         Deed::Foreign { person, other } => foreign(world, person, other),
         Deed::RestartIce { person } => world.people[usize::from(person)].restart_ice(now),
+        Deed::Crash { worker } => world.crash(worker),
         Deed::RestartRelay => world.restart_relay(),
         Deed::Ring { call, from, to } => world.ring(&call, from, to),
         Deed::HangUp { which } => {

@@ -593,6 +593,13 @@ impl World {
         self.node.workers[worker].full_until = self.now + time;
     }
 
+    pub(crate) fn crash(&mut self, worker: usize) {
+        let worker = worker % self.node.workers.len();
+        self.node.workers[worker].crash(self.start + self.now, UNIX_START + self.now, &mut self.dice);
+        let due = self.now + HOP;
+        self.at(due, Event::FromMedia { worker, message: FromMedia::Lost });
+    }
+
     pub(crate) fn restart_relay(&mut self) {
         for port in std::mem::take(&mut self.bound_ports) {
             self.permissions.closed(port);

@@ -62,7 +62,7 @@ impl Backlog {
 fn kind(message: &FromMedia) -> Option<&EventKind> {
     match message {
         FromMedia::Event(Event { kind, .. }) => Some(kind),
-        FromMedia::Reply(_) => None,
+        FromMedia::Reply(_) | FromMedia::Lost => None,
     }
 }
 

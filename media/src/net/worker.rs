@@ -48,7 +48,8 @@ pub struct Worker {
 
 impl Worker {
     /// The thread's whole life. A panic is a bug: it is logged, and the worker starts again without its rooms, so that one
-    /// poisoned room does not take the others' process down. So it does when the system has no files or memory for it.
+    /// poisoned room does not take the others' process down. So it does when the system has no files or memory for it. The
+    /// hub is told, and so are the rooms' peers.
     pub fn run(mut self) {
         if self.pinned {
             pin(self.index);
@@ -61,6 +62,9 @@ impl Worker {
                     std::thread::sleep(RESTART_PAUSE);
                 }
                 Err(_) => tracing::error!(worker = self.index, "media worker panicked; its rooms are lost"),
+            }
+            if self.events.blocking_send((self.index, FromMedia::Lost)).is_err() {
+                return; // the process is ending
             }
         }
     }

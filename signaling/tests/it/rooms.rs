@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use common::control::{Action, MediaError};
+use common::control::{Action, FromMedia, MediaError};
 use serde_json::json;
 use signaling::hub::Input;
 
@@ -223,4 +223,24 @@ fn nobody_is_told_of_a_peer_that_media_did_not_take_in() {
     world.queue_full = true;
     assert_eq!(world.code(3, join("r")), "overloaded");
     assert_eq!((world.told(1, "peer-joined"), world.told(1, "peer-left")), (None, None));
+}
+
+#[test]
+fn the_rooms_of_a_worker_that_failed_are_closed_and_can_be_joined_again() {
+    let mut world = World::room();
+    world.media_answers = false;
+    world.say(1, produce());
+    world.media.clear();
+    world.sfu.clear();
+    world.sent.clear();
+    world.media_answers = true;
+    world.put(Input::Media { worker: 0, message: FromMedia::Lost });
+    for conn in [1, 2] {
+        assert_eq!(world.told(conn, "room-closed").map(|told| told["reason"].clone()), Some(json!("failed")));
+    }
+    assert_eq!(world.told(1, "response").map(|told| told["code"].clone()), Some(json!("room-not-found")));
+    assert_eq!((world.hub.stats().rooms, world.hub.stats().requests), (0, 0), "nothing waits for an answer");
+    for conn in [1, 2] {
+        assert_eq!(world.code(conn, join("r")), "ok");
+    }
 }

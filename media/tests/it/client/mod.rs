@@ -179,6 +179,7 @@ impl World {
                     }
                     Output::Message(FromMedia::Reply(reply)) => result = Some(reply.result),
                     Output::Message(FromMedia::Event(event)) => self.events.push(event.kind),
+                    Output::Message(FromMedia::Lost) => unreachable!("the core does not tell of its own end"),
                     Output::Timeout(_) => break,
                 }
             }

@@ -13,7 +13,24 @@ impl Hub {
                     self.event(event);
                 }
             }
+            FromMedia::Lost => self.worker_lost(worker),
         }
+    }
+
+    /// All rooms of a worker are gone. What it has not answered will not be; what still waits in its queue will, and comes
+    /// to nothing.
+    fn worker_lost(&mut self, worker: usize) {
+        let lost: Vec<RoomId> =
+            self.rooms.iter().filter(|(_, room)| room.worker == worker).map(|(id, _)| id.clone()).collect();
+        for id in &lost {
+            self.close_room(id, "failed");
+        }
+        let rooms = &self.rooms;
+        self.pending.retain(|_, pending| match pending {
+            Pending::Nothing => false,
+            Pending::Open(id) => rooms.contains_key(id),
+            Pending::Request { .. } => true,
+        });
     }
 
     pub(in crate::hub) fn reply(&mut self, token: Token, result: Result<Done, MediaError>) {
