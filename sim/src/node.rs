@@ -28,6 +28,8 @@ pub const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
 pub const COMMANDS_MAX: usize = 256;
 /// Datagrams that wait for a worker that stands still, as in a socket's buffer.
 pub const DATAGRAMS_MAX: usize = 4096;
+/// How long a call rings.
+pub const RING_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a lost session may come back.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl Node {
     pub fn new(plan: &Plan, start: Instant, dice: &mut Dice) -> Self {
         let hub = HubConfig {
             resume_grace: GRACE,
-            ring_timeout: Duration::from_secs(8),
+            ring_timeout: RING_TIMEOUT,
             heartbeat: Duration::from_secs(15),
             max_peers_per_room: 10,
             joins_per_minute_per_user: 10_000,

@@ -9,6 +9,7 @@ use common::call_record::CallRecord;
 use turn::relay::RelayedPort;
 
 use crate::far_end::Tag;
+use crate::node::RING_TIMEOUT;
 
 /// A broken promise: which oracle saw it, and what it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +194,10 @@ impl CallLog {
         *self.records.entry(record.call_id.as_str().to_owned()).or_default() += 1;
         if !self.record_ids.insert(record.record_id.clone()) {
             return broken("call-log", format!("record {} was written twice", record.record_id));
+        }
+        let lasted = record.ended_at.saturating_sub(record.started_at);
+        if record.answered_at.is_none() && lasted > RING_TIMEOUT + Duration::from_secs(1) {
+            return broken("call-log", format!("call {} rang for {lasted:?}", record.call_id));
         }
         if record.ended_at < record.started_at {
             return broken("call-log", format!("call {} ended before it began", record.call_id));

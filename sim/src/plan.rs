@@ -54,11 +54,13 @@ pub enum Kind {
     IceRestart,
     /// A worker loses all its rooms.
     Crash,
+    /// The server drains while everybody is still there.
+    Drain,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -82,6 +84,7 @@ impl Kind {
         Self::RelayRestart,
         Self::IceRestart,
         Self::Crash,
+        Self::Drain,
     ];
 
     /// By its name, as printed.

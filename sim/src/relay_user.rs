@@ -231,20 +231,27 @@ impl RelayUser {
     }
 }
 
-/// Somebody without credentials: what an attacker can send.
-pub fn stranger(dice: &mut Dice) -> Vec<u8> {
+/// Somebody without credentials: what an attacker can send, with a nonce if the relay has given one to that address.
+pub fn stranger(dice: &mut Dice, nonce: Option<&[u8]>) -> Vec<u8> {
     let id = TransactionId(dice.bytes(12).try_into().expect("12 bytes"));
     let method = *dice.pick(&[Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::BINDING]);
+    let method = if nonce.is_some() { Method::ALLOCATE } else { method };
     let mut writer = Writer::new(Class::Request, method, id);
     writer.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
-    if dice.chance(0.5) {
+    if nonce.is_some() || dice.chance(0.5) {
+        let invented = dice.bytes(24);
         let key = Key::long_term("9999999999:mallory", REALM, b"guess");
         writer
             .attribute(Kind::USERNAME, b"9999999999:mallory")
             .attribute(Kind::REALM, REALM.as_bytes())
-            .attribute(Kind::NONCE, &dice.bytes(24))
+            .attribute(Kind::NONCE, nonce.unwrap_or(&invented))
             .integrity(&key);
     }
     writer.fingerprint();
     writer.finish()
+}
+
+/// The nonce in an answer.
+pub fn nonce_of(answer: &[u8]) -> Option<Vec<u8>> {
+    Message::parse(answer).ok()?.attribute(Kind::NONCE).map(<[u8]>::to_vec)
 }

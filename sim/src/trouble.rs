@@ -9,7 +9,7 @@ use crate::dice::Dice;
 use crate::node::TURN;
 use crate::plan::{Kind, Plan};
 use crate::relay_user;
-use crate::world::{HEALED, TROUBLE, World};
+use crate::world::{HEALED, JUDGED, PARTING, TROUBLE, World};
 
 /// Something that happens to somebody.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub enum Deed {
     RestartIce { person: u16 },
     /// A worker begins again without its rooms.
     Crash { worker: usize },
+    /// Nothing new from now on; what runs goes on.
+    Drain,
     /// The relay forgets everything.
     RestartRelay,
     /// Somebody rings somebody.
@@ -118,6 +120,10 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
     some(Kind::IceRestart, 6, dice, &|dice| Deed::RestartIce { person: person(dice) });
     some(Kind::Crash, 2, dice, &|dice| Deed::Crash { worker: dice.below(8) });
     some(Kind::RelayRestart, 2, dice, &|_| Deed::RestartRelay);
+    if plan.has(Kind::Drain) {
+        // What was mended before must go on: rooms and calls that run are not touched by a drain.
+        deeds.push((dice.between(JUDGED - Duration::from_secs(1), PARTING), Deed::Drain));
+    }
     for number in 0..plan.calls {
         let (from, to) = (person(dice), person(dice));
         if from != to {
@@ -165,6 +171,7 @@ pub fn perform(world: &mut World, deed: Deed) {
         Deed::Foreign { person, other } => foreign(world, person, other),
         Deed::RestartIce { person } => world.people[usize::from(person)].restart_ice(now),
         Deed::Crash { worker } => world.crash(worker),
+        Deed::Drain => world.drain(),
         Deed::RestartRelay => world.restart_relay(),
         Deed::Ring { call, from, to } => world.ring(&call, from, to),
         Deed::HangUp { which } => {
@@ -275,8 +282,14 @@ fn attack(world: &mut World, datagrams: u32) {
         let stranger =
             ([45, 0, 0, 1 + world.dice.below(200) as u8], 1 + world.dice.below(60_000) as u16).into();
         if world.captured.is_empty() || world.dice.chance(0.4) {
+            let known = world.strangers.pop_front().filter(|_| world.dice.chance(0.8));
+            if let Some((from, nonce)) = known {
+                let guess = relay_user::stranger(&mut world.dice, Some(&nonce));
+                world.send_up(from, TURN, guess);
+                continue;
+            }
             let (to, data) = if world.dice.chance(0.5) {
-                (TURN, relay_user::stranger(&mut world.dice))
+                (TURN, relay_user::stranger(&mut world.dice, None))
             } else {
                 let length = 1 + world.dice.below(300);
                 let mut data = world.dice.bytes(length);

@@ -46,6 +46,7 @@ const OUTBOX_BYTES_MAX: usize = 16 << 20;
 const HOP: Duration = Duration::from_millis(1);
 const SIGNALING_DELAY: Duration = Duration::from_millis(12);
 const TRACE_LINES: usize = 400;
+const STRANGERS_MAX: usize = 64;
 const CAPTURE_PACKETS: usize = 50_000;
 
 #[derive(Debug)]
@@ -123,6 +124,8 @@ pub struct World {
     conns: BTreeMap<u64, u16>,
     bound_ports: BTreeSet<relay_core::RelayedPort>,
     pub(crate) captured: VecDeque<Captured>,
+    /// Who has no password but was given a nonce.
+    pub(crate) strangers: VecDeque<(SocketAddr, Vec<u8>)>,
     trace: VecDeque<String>,
     nonces: Nonces,
     consumers: Consumers,
@@ -155,6 +158,7 @@ impl World {
             conns: BTreeMap::new(),
             bound_ports: BTreeSet::new(),
             captured: VecDeque::new(),
+            strangers: VecDeque::new(),
             trace: VecDeque::new(),
             nonces: Nonces::default(),
             consumers: Consumers::default(),
@@ -598,6 +602,10 @@ impl World {
         self.node.workers[worker].crash(self.start + self.now, UNIX_START + self.now, &mut self.dice);
         let due = self.now + HOP;
         self.at(due, Event::FromMedia { worker, message: FromMedia::Lost });
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.hub(hub::Input::Drain);
     }
 
     pub(crate) fn restart_relay(&mut self) {

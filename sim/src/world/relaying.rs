@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use turn::relay as relay_core;
 
-use super::{LATE_PACE, PARTING, World};
+use super::{LATE_PACE, PARTING, STRANGERS_MAX, World};
 use crate::node::{SERVER, TURN};
 use crate::oracle::broken;
+use crate::relay_user::nonce_of;
 
 impl World {
     pub(super) fn relay(&mut self, input: relay_core::Input<'_>) {
@@ -43,6 +44,12 @@ impl World {
             match output {
                 relay_core::Output::Reply { client, data } => {
                     self.grant_if_told(&client, &data);
+                    if stranger
+                        && self.strangers.len() < STRANGERS_MAX
+                        && let Some(nonce) = nonce_of(&data)
+                    {
+                        self.strangers.push_back((client.remote, nonce));
+                    }
                     self.send_down(TURN, client.remote, data);
                 }
                 relay_core::Output::Forward { to, payload } => {
