@@ -69,8 +69,8 @@ impl Link {
     /// When copies of this datagram arrive, and what they are then.
     pub fn send(&mut self, now: Duration, datagram: &[u8]) -> Vec<(Duration, Vec<u8>)> {
         let weather = self.weather;
-        self.in_burst =
-            if self.in_burst { !self.dice.chance(BURST_ENDS) } else { self.dice.chance(weather.burst) };
+        let goes_on = self.in_burst && !self.dice.chance(BURST_ENDS);
+        self.in_burst = weather.burst > 0.0 && (goes_on || self.dice.chance(weather.burst));
         let lost = weather.cut || self.in_burst || self.dice.chance(weather.loss);
         if lost || datagram.len() + 28 > weather.mtu {
             return Vec::new();

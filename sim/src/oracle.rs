@@ -97,7 +97,8 @@ struct Numbers {
 }
 
 impl Consumers {
-    /// A packet reached a subscriber. `may_skip` says that a pause explains a jump of the source.
+    /// A packet reached a subscriber. `may_skip` says that a pause explains a jump of the source; whether there was one is
+    /// the answer.
     pub fn got(
         &mut self,
         (person, room): (u16, u16),
@@ -105,7 +106,7 @@ impl Consumers {
         sequence: u64,
         tag: Option<Tag>,
         may_skip: bool,
-    ) -> Verdict {
+    ) -> Result<bool, Violation> {
         let Some(tag) = tag else {
             return broken("isolation", format!("p{person} got a packet that nobody published"));
         };
@@ -136,11 +137,11 @@ impl Consumers {
                     offset.wrapping_sub(known) as i64
                 }),
             ),
-            Some((known, _)) if known == offset => Ok(()),
-            Some((_, since)) if sequence <= since => Ok(()),
-            _ => {
+            Some((known, _)) if known == offset => Ok(false),
+            Some((_, since)) if sequence <= since => Ok(false),
+            before => {
                 numbers.offset = Some((offset, sequence));
-                Ok(())
+                Ok(before.is_some())
             }
         }
     }

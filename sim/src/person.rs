@@ -42,6 +42,34 @@ enum Asked {
     Foreign,
 }
 
+/// What pauses explain of a consumer's numbers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Jumps {
+    /// Any number of jumps until then.
+    until: Duration,
+    /// And so many later: on a path that is cut or slow they are seen late.
+    late: u32,
+}
+
+impl Jumps {
+    /// Whether a jump is explained now.
+    pub fn explain(&self, now: Duration) -> bool {
+        now < self.until || self.late > 0
+    }
+
+    /// A jump was seen.
+    pub fn used(&mut self, now: Duration) {
+        if now >= self.until {
+            self.late = self.late.saturating_sub(1);
+        }
+    }
+
+    fn more(&mut self, now: Duration) {
+        self.until = now + JUMP;
+        self.late += 1;
+    }
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Person {
@@ -71,8 +99,8 @@ pub struct Person {
     pub producers: BTreeMap<usize, String>,
     /// Consumers that run.
     pub consumers: BTreeMap<String, String>,
-    /// Until when a consumer's packets may skip numbers: it was paused or resumed, or its source was.
-    pub jumps: BTreeMap<String, Duration>,
+    /// Consumers whose packets may skip numbers, because they were paused or resumed, or their source was.
+    pub jumps: BTreeMap<String, Jumps>,
     /// Begin sequence numbers and timestamps just before they wrap.
     pub wraps: bool,
     /// Does not publish while on.
@@ -153,7 +181,9 @@ impl Person {
 
     /// These consumers' packets may skip numbers for a while.
     pub fn expect_jumps(&mut self, now: Duration, consumers: Vec<String>) {
-        self.jumps.extend(consumers.into_iter().map(|consumer| (consumer, now + JUMP)));
+        for consumer in consumers {
+            self.jumps.entry(consumer).or_default().more(now);
+        }
     }
 
     /// Asks for something whose answer does not matter.
@@ -229,7 +259,8 @@ impl Person {
             "producer-paused" | "producer-resumed" => {
                 let id = text("producerId");
                 let of = self.consumers.iter().find(|(_, producer)| **producer == id);
-                self.jumps.extend(of.map(|(consumer, _)| (consumer.clone(), now + JUMP)));
+                let consumers = of.map(|(consumer, _)| consumer.clone()).into_iter().collect();
+                self.expect_jumps(now, consumers);
             }
             "consumer-closed" => {
                 let id = text("consumerId");
@@ -266,7 +297,9 @@ impl Person {
             let may_fail =
                 matches!(asked, Asked::Consume { .. } | Asked::Resume { .. } | Asked::Other | Asked::Foreign);
             let foreign = matches!(asked, Asked::Foreign);
-            if !may_fail || message["code"] == "overloaded" && !foreign {
+            // The room may have been closed while the connection was, and the news of it was under way.
+            let lost = message["code"] == "overloaded" || message["code"] == "room-not-found";
+            if !may_fail || lost && !foreign {
                 self.come_again(now);
             }
             return;
@@ -287,7 +320,7 @@ impl Person {
                 self.ask(now, Asked::Resume { consumer }, resume);
             }
             Asked::Resume { consumer } => {
-                self.jumps.insert(consumer, now + JUMP);
+                self.expect_jumps(now, vec![consumer]);
             }
             Asked::IceRestart { leg } => {
                 if let Some(leg) = &mut self.legs[leg] {

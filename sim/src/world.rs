@@ -557,10 +557,13 @@ impl World {
                     }
                     Happened::Packet(consumer, sequence, tag) => {
                         self.summary.packets += 1;
-                        let jumps = self.people[id].jumps.get(&consumer);
-                        let may_skip = jumps.is_some_and(|until| self.now < *until);
-                        let verdict = self.consumers.got((own, room), &consumer, sequence, tag, may_skip);
-                        self.judge(verdict);
+                        let now = self.now;
+                        let jumps = self.people[id].jumps.entry(consumer.clone()).or_default();
+                        match self.consumers.got((own, room), &consumer, sequence, tag, jumps.explain(now)) {
+                            Ok(true) => jumps.used(now),
+                            Ok(false) => {}
+                            Err(violation) => self.judge(Err(violation)),
+                        }
                     }
                     Happened::Lost => {}
                 }
