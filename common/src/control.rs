@@ -365,6 +365,21 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// How one encoding arrives at us.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncodingScore {
+    /// Its place among the producer's encodings.
+    pub encoding_idx: u8,
+    /// Where it is known.
+    pub ssrc: Option<u32>,
+    /// Where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rid: Option<String>,
+    /// 0–10; 0 when nothing comes.
+    pub score: u8,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
@@ -390,6 +405,26 @@ pub enum EventKind {
         /// Why.
         reason: &'static str,
     },
+    /// How a publisher's encodings arrive at us, when a score has changed.
+    ProducerScore {
+        /// The producer.
+        producer: ProducerId,
+        /// One per encoding.
+        scores: Vec<EncodingScore>,
+    },
+    /// How a consumer is received, when a score has changed. Scores are 0–10.
+    ConsumerScore {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// By what the subscriber reports.
+        score: u8,
+        /// Of the encoding that is forwarded, as it arrives at us.
+        producer_score: u8,
+        /// Of all encodings.
+        producer_scores: Vec<u8>,
+    },
+    /// Who speaks in the room now; the event's peer is whoever was looked at last.
+    ActiveSpeaker(Option<PeerId>),
     /// Our own view of a peer's reception, from RTCP, over the last interval.
     Reception {
         /// Packets lost over packets expected, 0–1.

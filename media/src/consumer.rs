@@ -117,6 +117,8 @@ pub struct Consumer {
     pub last_report: Option<(u32, Instant)>,
     /// What the hub was last told.
     pub told_layers: Option<(u8, u8)>,
+    /// Likewise of its own and its source's score.
+    pub told_scores: Option<(u8, u8)>,
 }
 
 impl Consumer {
@@ -158,6 +160,7 @@ impl Consumer {
             fraction_lost: 0,
             last_report: None,
             told_layers: None,
+            told_scores: None,
         }
     }
 

@@ -22,6 +22,7 @@ pub mod rewrite;
 pub mod rtp;
 pub mod select;
 pub mod sfu;
+pub mod speaker;
 pub mod srtp;
 pub mod stun;
 pub mod transport;

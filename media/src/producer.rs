@@ -10,6 +10,7 @@ use crate::codec::{Codec, Frame};
 use crate::keyframe::KeyframeRequests;
 use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
 use crate::reception::{Reception, Store};
+use crate::speaker::Voice;
 
 /// The highest spatial and temporal layers that have come lately.
 #[derive(Debug, Default, Clone, Copy)]
@@ -52,6 +53,12 @@ pub struct Encoding {
     pub rid: Option<String>,
     /// It may be silent for longer.
     pub dtx: bool,
+    /// In the last report interval, of 256.
+    pub fraction_lost: u8,
+    /// 0–10.
+    pub score: u8,
+    /// What its publisher was last told.
+    pub told_score: Option<u8>,
     /// How it is received.
     pub reception: Reception,
     /// Its newest packets.
@@ -81,6 +88,8 @@ pub struct ProducerExtensions {
     pub repaired_rid: Option<u8>,
     /// Transport-wide sequence number.
     pub transport_cc: Option<u8>,
+    /// Loudness (RFC 6464), of audio.
+    pub audio_level: Option<u8>,
 }
 
 /// A published track.
@@ -114,6 +123,8 @@ pub struct Producer {
     pub remb: bool,
     /// MID on the wire.
     pub mid: Option<String>,
+    /// How loud it is; of audio.
+    pub voice: Voice,
     /// Extension ids on the wire.
     pub extensions: ProducerExtensions,
     /// All of them, by URI.
@@ -172,11 +183,13 @@ impl Producer {
             nack: kind == MediaKind::Video && feedback("nack"),
             remb: transport_cc.is_none() && feedback("goog-remb"),
             mid: rtp.mid.clone(),
+            voice: Voice::default(),
             extensions: ProducerExtensions {
                 mid: id_of(uri::MID),
                 rid: id_of(uri::RID),
                 repaired_rid: id_of(uri::REPAIRED_RID),
                 transport_cc,
+                audio_level: id_of(uri::AUDIO_LEVEL).filter(|_| kind == MediaKind::Audio),
             },
             extension_ids: rtp.header_extensions.iter().map(|it| (it.uri.clone(), it.id)).collect(),
             consumable: mapping.consumable,

@@ -1,8 +1,8 @@
 //! What waits for the hub: replies and events of one worker, bounded while the hub is stuck.
 //!
 //! Commands are taken only while [`Backlog::has_room`], so replies are bounded, and so is the number of objects whose end
-//! must be told, each once. Those are never dropped. Of what could go on for ever, reception reports are dropped and
-//! counted when the queue is full (the next one comes in a second), and a consumer's newest layers take the place of its
+//! must be told, each once. Those are never dropped. Of what could go on for ever, reception reports, scores and speakers
+//! are dropped and counted when the queue is full (others come), and a consumer's newest layers take the place of its
 //! older ones.
 
 use std::collections::VecDeque;
@@ -40,7 +40,12 @@ impl Backlog {
     pub(super) fn push(&mut self, message: FromMedia) {
         if !self.has_room() {
             match kind(&message) {
-                Some(EventKind::Reception { .. }) => {
+                Some(
+                    EventKind::Reception { .. }
+                    | EventKind::ProducerScore { .. }
+                    | EventKind::ConsumerScore { .. }
+                    | EventKind::ActiveSpeaker(_),
+                ) => {
                     self.dropped += 1;
                     return;
                 }

@@ -122,7 +122,14 @@ impl Sfu {
         let names = codecs.as_ref().unwrap_or(&self.config.codecs);
         let capabilities = ortc::router_capabilities(names)
             .map_err(|error| MediaError::InvalidParameters(error.to_string()))?;
-        self.rooms.insert(id.clone(), Room { capabilities: capabilities.clone(), peers: Default::default() });
+        self.rooms.insert(
+            id.clone(),
+            Room {
+                capabilities: capabilities.clone(),
+                peers: Default::default(),
+                election: Default::default(),
+            },
+        );
         Ok(Done::Room { capabilities })
     }
 

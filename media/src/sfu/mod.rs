@@ -10,6 +10,7 @@ mod data;
 mod objects;
 mod rtcp;
 mod rtp;
+mod scores;
 mod stats;
 mod timers;
 
@@ -30,6 +31,7 @@ use crate::demux::{Class, Demux};
 use crate::ice::{self, RemoteAddr, Via};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
+use crate::speaker::Election;
 use crate::stun::BindingRequest;
 use crate::transport::Transport;
 use data::{DataConsumer, DataProducer};
@@ -126,6 +128,7 @@ struct Peer {
 struct Room {
     capabilities: RtpCapabilities,
     peers: BTreeMap<PeerId, Peer>,
+    election: Election,
 }
 
 /// One worker's world.

@@ -97,6 +97,7 @@ impl Sfu {
     /// Every few tens of milliseconds: NACKs, keyframe retries and transport-cc for publishers; layers for subscribers.
     pub(super) fn tick(&mut self, now: Instant, slot: usize) {
         self.send_feedback(now, slot);
+        self.elect_speaker(now, slot);
         for producer in self.transports[slot].producers.clone() {
             for encoding in 0..self.producers[producer].encodings.len() {
                 let known = &mut self.producers[producer].encodings[encoding];
@@ -179,7 +180,9 @@ impl Sfu {
             for encoding in &mut producer.encodings {
                 encoding.layers.turn();
                 let Some(ssrc) = encoding.ssrc else { continue };
-                blocks.extend(encoding.reception.report(now, ssrc));
+                let block = encoding.reception.report(now, ssrc);
+                encoding.fraction_lost = block.as_ref().map_or(0, |block| block.fraction_lost);
+                blocks.extend(block);
                 if producer.remb {
                     remb.push(ssrc);
                 }
@@ -200,6 +203,8 @@ impl Sfu {
             self.transports[slot].send_rtcp(&mut self.outbox, part);
         }
         self.tell_reception(slot);
+        self.tell_producer_scores(now, slot);
+        self.tell_consumer_scores(slot);
     }
 
     fn write_sender_report(&mut self, now: Instant, key: usize, out: &mut Vec<u8>) {

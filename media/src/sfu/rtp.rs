@@ -103,6 +103,11 @@ impl Sfu {
         if producer.paused {
             return;
         }
+        if let Some(id) = producer.extensions.audio_level
+            && let Some(&[level, ..]) = header.extensions.find(id)
+        {
+            producer.voice.hear(level);
+        }
         let incoming = Incoming {
             encoding: route.encoding,
             sequence,

@@ -7,6 +7,7 @@ mod layers;
 #[cfg(feature = "net")]
 mod net;
 mod packet_path;
+mod scores;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Sentences of `docs/protocol.md` that no other script is about, one by one.
 
-use common::control::{Event, EventKind, FromMedia};
+use common::control::{EncodingScore, Event, EventKind, FromMedia};
 use common::ids::{ConsumerId, DataConsumerId, PeerId, ProducerId, RoomId, TransportId};
 use serde_json::{Value, json};
 use signaling::hub::Input;
@@ -173,9 +173,39 @@ fn what_a_publisher_does_is_told_to_the_others_and_what_ends_to_whom_it_concerns
             },
             json!({ "type": "transport-closed", "transportId": id, "reason": "ice-timeout" }),
         ),
+        (
+            EventKind::ProducerScore {
+                producer: ProducerId::new(id).expect("an id"),
+                scores: vec![EncodingScore {
+                    encoding_idx: 1,
+                    ssrc: Some(7),
+                    rid: Some("r1".into()),
+                    score: 9,
+                }],
+            },
+            json!({ "type": "producer-score", "producerId": id,
+                    "scores": [{ "encodingIdx": 1, "ssrc": 7, "rid": "r1", "score": 9 }] }),
+        ),
+        (
+            EventKind::ConsumerScore {
+                consumer: ConsumerId::new(id).expect("an id"),
+                score: 8,
+                producer_score: 10,
+                producer_scores: vec![10, 0],
+            },
+            json!({ "type": "consumer-score", "consumerId": id, "score": 8, "producerScore": 10,
+                    "producerScores": [10, 0] }),
+        ),
     ] {
         news(&mut world, kind);
         assert_eq!(world.sent, [(1, expected)], "its owner, nobody else");
+    }
+    for speaker in [Some("alice"), None] {
+        news(&mut world, EventKind::ActiveSpeaker(speaker.map(|peer| PeerId::new(peer).expect("an id"))));
+        for conn in [1, 2] {
+            let expected = json!({ "type": "active-speaker", "peerId": speaker });
+            assert_eq!(world.told(conn, "active-speaker"), Some(expected), "everybody in the room");
+        }
     }
 }
 

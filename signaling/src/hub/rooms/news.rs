@@ -178,6 +178,16 @@ impl Hub {
                 "spatialLayer": layers.map(|(spatial, _)| spatial),
                 "temporalLayer": layers.map(|(_, temporal)| temporal),
             }),
+            EventKind::ProducerScore { producer, scores } => {
+                json!({ "type": "producer-score", "producerId": producer, "scores": scores })
+            }
+            EventKind::ConsumerScore { consumer, score, producer_score, producer_scores } => json!({
+                "type": "consumer-score", "consumerId": consumer, "score": score,
+                "producerScore": producer_score, "producerScores": producer_scores,
+            }),
+            EventKind::ActiveSpeaker(speaker) => {
+                return self.notify(&room, None, &json!({ "type": "active-speaker", "peerId": speaker }));
+            }
             EventKind::TransportClosed { transport, reason } => {
                 json!({ "type": "transport-closed", "transportId": transport, "reason": reason })
             }
