@@ -18,7 +18,6 @@ mod outlet;
 mod problem;
 mod query;
 mod route;
-mod tls;
 mod websocket;
 
 use std::io;
@@ -30,7 +29,7 @@ use std::time::Duration;
 use common::config::{Auth, Config};
 use common::control::{Command, FromMedia};
 use common::metrics::Registry;
-use common::net::{AcceptErrors, Gate, Pass};
+use common::net::{AcceptErrors, CHECK_INTERVAL, Certificate, Gate, Pass, TlsError};
 use common::token::{TokenError, TokenVerifier};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -43,12 +42,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use assets::{Asset, Assets};
-pub use tls::TlsError;
 
 use self::auth::OriginPolicy;
 use self::hub::HubHandle;
 use self::metrics::Metrics;
-use self::tls::Certificate;
 use crate::hub::{ConnId, HubConfig, IceServers, Input};
 use crate::store::CallLog;
 
@@ -57,6 +54,9 @@ const ICE_TTL: Duration = Duration::from_secs(12 * 3600);
 
 /// How often the end of a drain is looked for.
 const DRAINED_POLL: Duration = Duration::from_millis(100);
+
+/// The one protocol that is offered (ALPN): WebSockets need it.
+const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// How long connections get for their closing handshakes when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -138,7 +138,8 @@ struct Shared {
 /// Binds every listener and serves. Must be called within a tokio runtime.
 pub fn start(parts: Parts<'_>) -> Result<Server, StartError> {
     let config = parts.config;
-    let certificate = config.http.tls.clone().map(Certificate::load).transpose()?;
+    let certificate = config.http.tls.clone();
+    let certificate = certificate.map(|files| Certificate::load("http.tls", files)).transpose()?;
     let verifier = TokenVerifier::new(&config.auth)?;
     let listeners = bind_all("http.listen", &config.http.listen)?;
     let metrics_listeners = bind_all("metrics.listen", config.metrics.listen.as_slice())?;
@@ -174,7 +175,8 @@ pub fn start(parts: Parts<'_>) -> Result<Server, StartError> {
     });
 
     let stop = CancellationToken::new();
-    let acceptor = certificate.as_ref().map(|certificate| TlsAcceptor::from(certificate.server_config()));
+    let acceptor =
+        certificate.as_ref().map(|certificate| TlsAcceptor::from(certificate.server_config(&[HTTP_1_1])));
     for listener in listeners {
         tokio::spawn(listener::accept(listener, acceptor.clone(), Arc::clone(&shared), stop.clone()));
     }
@@ -196,7 +198,7 @@ impl Server {
     /// Takes what can be taken without a restart: a new certificate.
     pub fn reload(&self) {
         match &self.certificate {
-            Some(certificate) => reload(certificate),
+            Some(certificate) => certificate.reload(),
             None => tracing::info!("nothing to reload: http.tls is off"),
         }
     }
@@ -290,16 +292,8 @@ fn hub_config(config: &Config, workers: usize, ice: IceServers) -> HubConfig {
 }
 
 async fn watch_certificate(certificate: Arc<Certificate>, stop: CancellationToken) {
-    while timeout(tls::CHECK_INTERVAL, stop.cancelled()).await.is_err() {
-        reload(&certificate);
-    }
-}
-
-fn reload(certificate: &Certificate) {
-    match certificate.reload_if_changed() {
-        Ok(true) => tracing::info!("http.tls: the new certificate is in use"),
-        Ok(false) => tracing::debug!("http.tls: the certificate has not changed"),
-        Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the old one stays"),
+    while timeout(CHECK_INTERVAL, stop.cancelled()).await.is_err() {
+        certificate.reload();
     }
 }
 
