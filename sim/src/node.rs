@@ -10,7 +10,7 @@ use common::metrics::Registry;
 use media::ice::{RemoteAddr, Via};
 use media::sfu::{self, Sfu, SfuConfig};
 use signaling::hub::{Hub, HubConfig, IceServers};
-use turn::relay::{Relay, RelayConfig, STRANGER_ANSWERS_PER_SECOND};
+use turn::relay::{Relay, RelayConfig, RelayIp, STRANGER_ANSWERS_PER_SECOND};
 
 use crate::dice::Dice;
 use crate::plan::Plan;
@@ -103,8 +103,8 @@ impl Node {
             realm: relay_user::REALM.into(),
             secret: relay_user::secret(),
             users: Default::default(),
-            relay_ip: SERVER,
-            external_ip: None,
+            relay_ips: vec![RelayIp::direct(SERVER)],
+            keep_address_family: false,
             ports: 49_152..=49_252,
             own_media: vec![],
             denied_peers: vec![],

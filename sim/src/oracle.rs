@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::call_record::CallRecord;
-use turn::relay::RelayedPort;
+use turn::relay::RelayedAddr;
 
 use crate::far_end::Tag;
 use crate::node::RING_TIMEOUT;
@@ -153,17 +153,17 @@ const PERMISSION: Duration = Duration::from_secs(300);
 /// `permission`: nothing is relayed without a live one.
 #[derive(Debug, Default)]
 pub struct Permissions {
-    until: BTreeMap<(RelayedPort, IpAddr), Duration>,
+    until: BTreeMap<(RelayedAddr, IpAddr), Duration>,
 }
 
 impl Permissions {
     /// The relay has told a client that it may.
-    pub fn granted(&mut self, now: Duration, port: RelayedPort, peer: IpAddr) {
+    pub fn granted(&mut self, now: Duration, port: RelayedAddr, peer: IpAddr) {
         self.until.insert((port, peer), now + PERMISSION);
     }
 
     /// The relay lets a packet pass.
-    pub fn passed(&self, now: Duration, port: RelayedPort, peer: IpAddr) -> Verdict {
+    pub fn passed(&self, now: Duration, port: RelayedAddr, peer: IpAddr) -> Verdict {
         match self.until.get(&(port, peer)) {
             Some(until) if now < *until => Ok(()),
             _ => broken("permission", format!("{port:?} and {peer} exchange packets without one")),
@@ -171,7 +171,7 @@ impl Permissions {
     }
 
     /// An allocation is gone.
-    pub fn closed(&mut self, port: RelayedPort) {
+    pub fn closed(&mut self, port: RelayedAddr) {
         self.until.retain(|(known, _), _| *known != port);
     }
 }

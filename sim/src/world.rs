@@ -122,7 +122,7 @@ pub struct World {
     next_wake: Duration,
     next_conn: u64,
     conns: BTreeMap<u64, u16>,
-    bound_ports: BTreeSet<relay_core::RelayedPort>,
+    bound_ports: BTreeSet<relay_core::RelayedAddr>,
     pub(crate) captured: VecDeque<Captured>,
     /// Who has no password but was given a nonce.
     pub(crate) strangers: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -519,9 +519,9 @@ impl World {
             let client =
                 relay_core::ClientAddr { transport: relay_core::Transport::Udp, remote: from, local: to };
             self.relay_with(relay_core::Input::FromClient { client, data: &data }, &data);
-        } else if to.ip() == SERVER && self.bound_ports.contains(&relay_core::RelayedPort(to.port())) {
-            let port = relay_core::RelayedPort(to.port());
-            self.relay_with(relay_core::Input::FromPeer { port, peer: from, data: &data }, &data);
+        } else if to.ip() == SERVER && self.bound_ports.contains(&relay_core::RelayedAddr::udp(to)) {
+            let relayed = relay_core::RelayedAddr::udp(to);
+            self.relay_with(relay_core::Input::FromPeer { relayed, peer: from, data: &data }, &data);
         }
     }
 

@@ -14,7 +14,7 @@ use client::{Client, REALM, UNIX, addr, address, attribute, channel_data, secret
 use common::metrics::Registry;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use turn::metrics::Metrics;
-use turn::relay::{ClientAddr, Input, Output, Relay, RelayConfig, RelayedPort, Transport};
+use turn::relay::{ClientAddr, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport};
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
 use turn::stun::{Message, Writer};
@@ -28,7 +28,7 @@ struct World {
     relay: Relay,
     now: Instant,
     clients: Vec<ClientAddr>,
-    ports: Vec<RelayedPort>,
+    ports: Vec<RelayedAddr>,
 }
 
 fn peer(index: usize) -> SocketAddr {
@@ -41,8 +41,8 @@ impl World {
             realm: REALM.into(),
             secret: secret(),
             users: [].into(),
-            relay_ip: addr("10.0.0.1:1").ip(),
-            external_ip: None,
+            relay_ips: vec![RelayIp::direct(addr("10.0.0.1:1").ip())],
+            keep_address_family: false,
             ports: 20_000..=60_000,
             own_media: vec![addr("10.0.0.1:44444")],
             denied_peers: vec![],
@@ -68,7 +68,7 @@ impl World {
         let answer = self.ask(at, &client.bind(CHANNEL, peer(index)));
         assert_eq!(Message::parse(&answer).expect("an answer").class(), Class::Success);
         self.clients.push(at);
-        self.ports.push(RelayedPort(relayed.port()));
+        self.ports.push(RelayedAddr::udp(relayed));
     }
 
     fn ask(&mut self, client: ClientAddr, data: &[u8]) -> Vec<u8> {
@@ -77,7 +77,9 @@ impl World {
         loop {
             match self.relay.poll_output() {
                 Output::Reply { data, .. } => answer = Some(data),
-                Output::OpenRelay { port } => self.relay.handle_input(self.now, Input::RelayBound { port }),
+                Output::OpenRelay { relayed, .. } => {
+                    self.relay.handle_input(self.now, Input::RelayBound { relayed });
+                }
                 Output::Timeout(_) => return answer.expect("an answer"),
                 other => panic!("{other:?}"),
             }
@@ -129,12 +131,12 @@ fn up(criterion: &mut Criterion) {
 
 fn down(criterion: &mut Criterion) {
     relay(criterion, "down-channel", |world, index| Input::FromPeer {
-        port: world.ports[index],
+        relayed: world.ports[index],
         peer: peer(index),
         data: &[7; PAYLOAD_BYTES],
     });
     relay(criterion, "down-data", |world, index| Input::FromPeer {
-        port: world.ports[index],
+        relayed: world.ports[index],
         peer: SocketAddr::from(([8, 8, 8, 8], 9)),
         data: &[7; PAYLOAD_BYTES],
     });

@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use crate::auth::Proof;
-use crate::relay::{ClientAddr, RelayedPort};
-use crate::routes::Share;
+use crate::relay::{ClientAddr, Family, RelayedAddr};
+use crate::routes::{AllocationId, Owner, Share};
+use crate::stun::attributes::ErrorCode;
 use crate::stun::header::TransactionId;
 
 /// RFC 8656 §7.2.
@@ -20,13 +21,11 @@ pub fn granted_lifetime(requested_seconds: Option<u32>) -> Duration {
     requested.clamp(LIFETIME_DEFAULT, LIFETIME_MAX)
 }
 
-/// Whether the relay socket is there.
+/// Whether the relay sockets are there.
 #[derive(Debug, Clone)]
 pub enum State {
-    /// Waits for its socket; holds how many ports were tried and the lifetime to grant.
+    /// Waits for its sockets.
     Binding {
-        /// Ports that could not be bound.
-        failures: u32,
         /// The answer waits for this.
         pending: Pending,
     },
@@ -46,6 +45,10 @@ pub struct Pending {
     pub fingerprint: bool,
     /// What EVEN-PORT asked for.
     pub wish: PortWish,
+    /// The token of the port that was reserved beside its own.
+    pub token: Option<[u8; 8]>,
+    /// The family of two that is not to be had, and why.
+    pub missing: Option<(Family, ErrorCode)>,
 }
 
 /// Which ports a client takes (EVEN-PORT, RFC 8656 §18.5).
@@ -59,21 +62,39 @@ pub enum PortWish {
     EvenAndNext,
 }
 
-/// A client's relayed address.
+/// One of a client's relayed addresses. Each ends by itself (RFC 8656 §8.1).
+#[derive(Debug, Clone, Copy)]
+pub struct Side {
+    /// The address.
+    pub relayed: RelayedAddr,
+    /// When it ends.
+    pub expires: Instant,
+    /// Whether its socket is there.
+    pub is_bound: bool,
+    /// Ports that could not be bound before this one.
+    pub failures: u8,
+}
+
+impl Side {
+    /// One whose socket is not there yet.
+    pub fn new(relayed: RelayedAddr, expires: Instant) -> Self {
+        Self { relayed, expires, is_bound: false, failures: 0 }
+    }
+}
+
+/// What a client has of the relay: an address, or one of each family.
 #[derive(Debug)]
 pub struct Allocation {
     /// Whose.
     pub client: ClientAddr,
-    /// Its relayed address's port.
-    pub port: RelayedPort,
+    /// By family; never both `None` while the relay has it.
+    sides: [Option<Side>; 2],
     /// Credentials it was made with.
     pub proof: Proof,
     /// The Allocate request.
     pub transaction_id: TransactionId,
-    /// Socket there, or on its way.
+    /// Sockets there, or on their way.
     pub state: State,
-    /// When it ends.
-    pub expires: Instant,
     /// Its permissions and channels.
     pub share: Share,
 }
@@ -82,18 +103,60 @@ impl Allocation {
     /// A new one without permissions.
     pub fn new(
         client: ClientAddr,
-        port: RelayedPort,
+        sides: impl IntoIterator<Item = Side>,
         proof: Proof,
         transaction_id: TransactionId,
         pending: Pending,
-        expires: Instant,
     ) -> Self {
-        let state = State::Binding { failures: 0, pending };
-        Self { client, port, proof, transaction_id, state, expires, share: Share::default() }
+        let state = State::Binding { pending };
+        let mut allocation =
+            Self { client, sides: [None; 2], proof, transaction_id, state, share: Share::default() };
+        sides.into_iter().for_each(|side| allocation.put(side));
+        allocation
     }
 
     /// Whether packets may flow.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
+    }
+
+    /// Its address of this family.
+    pub fn side(&self, family: Family) -> Option<&Side> {
+        self.sides[family as usize].as_ref()
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        self.sides.iter().flatten()
+    }
+
+    /// As [`Allocation::sides`].
+    pub fn sides_mut(&mut self) -> impl Iterator<Item = &mut Side> {
+        self.sides.iter_mut().flatten()
+    }
+
+    /// Its relayed address of this family.
+    pub fn relayed(&self, family: Family) -> Option<RelayedAddr> {
+        self.side(family).map(|side| side.relayed)
+    }
+
+    /// Adds an address, or replaces the one of its family.
+    pub fn put(&mut self, side: Side) {
+        self.sides[side.relayed.family as usize] = Some(side);
+    }
+
+    /// Takes an address away.
+    pub fn take(&mut self, family: Family) -> Option<Side> {
+        self.sides[family as usize].take()
+    }
+
+    /// When the first of its addresses ends.
+    pub fn expires(&self) -> Option<Instant> {
+        self.sides().map(|side| side.expires).min()
+    }
+
+    /// Who holds its share of the route table.
+    pub fn owner(&self, id: AllocationId) -> Owner {
+        Owner { id, sockets: self.sides.map(|side| side.map(|side| side.relayed)) }
     }
 }

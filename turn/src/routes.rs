@@ -16,7 +16,7 @@ use slab::Slab;
 
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
-use crate::relay::RelayedPort;
+use crate::relay::{Family, RelayedAddr};
 
 /// RFC 8656 §9.
 pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -65,8 +65,16 @@ pub struct Share {
 pub struct Owner {
     /// The allocation.
     pub id: AllocationId,
-    /// Its relay socket.
-    pub port: RelayedPort,
+    /// Its relay sockets, by family.
+    pub sockets: [Option<RelayedAddr>; 2],
+}
+
+impl Owner {
+    /// The socket that talks to peers of this address's family. The relay asks nothing for peers of another one.
+    fn socket(&self, ip: IpAddr) -> RelayedAddr {
+        self.sockets[Family::of(ip) as usize]
+            .expect("the relay refuses peers of a family that it has no socket of")
+    }
 }
 
 /// Where ChannelData goes, and until when nothing has to be looked up again.
@@ -118,33 +126,34 @@ struct PeerKey {
     ip: IpAddr,
     /// [`ANY_PORT`] in a permission.
     port: u16,
-    socket: RelayedPort,
+    socket: RelayedAddr,
 }
 
 /// No peer has this port (RFC 768: it means "none").
 const ANY_PORT: u16 = 0;
 
 impl PeerKey {
-    fn exact(socket: RelayedPort, peer: SocketAddr) -> Self {
+    fn exact(socket: RelayedAddr, peer: SocketAddr) -> Self {
         Self { ip: peer.ip(), port: peer.port(), socket }
     }
 
-    fn permission(socket: RelayedPort, ip: IpAddr) -> Self {
+    fn permission(socket: RelayedAddr, ip: IpAddr) -> Self {
         Self { ip, port: ANY_PORT, socket }
     }
 }
 
 impl Hash for PeerKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        hash_address(SocketAddr::new(self.ip, self.port), u64::from(self.socket.0), state);
+        hash_address(SocketAddr::new(self.ip, self.port), self.socket.bits(), state);
     }
 }
 
-/// An address and 16 bits more in one or two words: what is derived hashes field by field, and packets wait for it.
+/// An address, and more of which the low 16 and the highest bits vary, in one or two words: what is derived hashes field
+/// by field, and packets wait for it.
 pub(crate) fn hash_address<H: Hasher>(address: SocketAddr, more: u64, state: &mut H) {
-    let rest = u64::from(address.port()) << 16 | more;
+    let rest = u64::from(address.port()) << 16 ^ more;
     match address.ip() {
-        IpAddr::V4(ip) => state.write_u64(u64::from(ip.to_bits()) << 32 | rest),
+        IpAddr::V4(ip) => state.write_u64((u64::from(ip.to_bits()) << 32) ^ rest),
         IpAddr::V6(ip) => {
             state.write_u128(ip.to_bits());
             state.write_u64(rest);
@@ -196,13 +205,13 @@ impl Routes {
     }
 
     /// Until when a client may send to this address, if it may now.
-    pub fn permitted_until(&self, socket: RelayedPort, ip: IpAddr, now: Instant) -> Option<Instant> {
+    pub fn permitted_until(&self, socket: RelayedAddr, ip: IpAddr, now: Instant) -> Option<Instant> {
         let permission = *self.peers.get(&PeerKey::permission(socket, ip))?;
         Some(self.route(permission).permitted_until).filter(|until| *until > now)
     }
 
     /// How a packet of this peer goes to the client now; `None` when it may not.
-    pub fn down(&self, socket: RelayedPort, peer: SocketAddr, now: Instant) -> Option<Down> {
+    pub fn down(&self, socket: RelayedAddr, peer: SocketAddr, now: Instant) -> Option<Down> {
         let Some(route) = self.peers.get(&PeerKey::exact(socket, peer)).map(|route| self.route(*route))
         else {
             let until = self.permitted_until(socket, peer.ip(), now)?;
@@ -222,9 +231,10 @@ impl Routes {
         ips: &[IpAddr],
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.sweep(owner, share, now);
+        self.sweep(owner.id, share, now);
         let is_new = |(i, ip): &(usize, &IpAddr)| {
-            !self.peers.contains_key(&PeerKey::permission(owner.port, **ip)) && !ips[..*i].contains(ip)
+            !self.peers.contains_key(&PeerKey::permission(owner.socket(**ip), **ip))
+                && !ips[..*i].contains(ip)
         };
         let new = ips.iter().enumerate().filter(is_new).count();
         if usize::from(share.permissions) + new > PERMISSIONS_MAX || self.routes.len() + new > self.capacity {
@@ -232,7 +242,7 @@ impl Routes {
         }
         let permitted_until = now + PERMISSION_LIFETIME;
         for ip in ips {
-            let peer = PeerKey::permission(owner.port, *ip);
+            let peer = PeerKey::permission(owner.socket(*ip), *ip);
             if !self.peers.contains_key(&peer) {
                 self.add(owner, share, Route { peer, permitted_until, channel: None, next: share.first });
             }
@@ -254,8 +264,8 @@ impl Routes {
         peer: SocketAddr,
         now: Instant,
     ) -> Result<(), Refusal> {
-        self.sweep(owner, share, now);
-        let peer = PeerKey::exact(owner.port, peer);
+        self.sweep(owner.id, share, now);
+        let peer = PeerKey::exact(owner.socket(peer.ip()), peer);
         let bound = self.channels.get(&(owner.id, number)).copied();
         if bound != self.peers.get(&peer).copied() {
             return Err(Refusal::Mismatch);
@@ -277,14 +287,19 @@ impl Routes {
         Ok(())
     }
 
-    /// Forgets what of this owner has expired.
-    pub fn sweep(&mut self, owner: Owner, share: &mut Share, now: Instant) {
-        self.retain(owner, share, |route| route.is_alive(now));
+    /// Forgets what of this allocation has expired.
+    pub fn sweep(&mut self, id: AllocationId, share: &mut Share, now: Instant) {
+        self.retain(id, share, |route| route.is_alive(now));
     }
 
-    /// Forgets everything of this owner.
-    pub fn remove(&mut self, owner: Owner, share: &mut Share) {
-        self.retain(owner, share, |_| false);
+    /// Forgets what goes through one of an allocation's sockets.
+    pub fn remove_socket(&mut self, id: AllocationId, share: &mut Share, socket: RelayedAddr) {
+        self.retain(id, share, |route| route.peer.socket != socket);
+    }
+
+    /// Forgets everything of this allocation.
+    pub fn remove(&mut self, id: AllocationId, share: &mut Share) {
+        self.retain(id, share, |_| false);
         debug_assert_eq!((share.permissions, share.channels), (0, 0));
     }
 
@@ -315,7 +330,7 @@ impl Routes {
         }
     }
 
-    fn retain(&mut self, owner: Owner, share: &mut Share, keep: impl Fn(&Route) -> bool) {
+    fn retain(&mut self, owner: AllocationId, share: &mut Share, keep: impl Fn(&Route) -> bool) {
         let mut at = share.first.take();
         let mut last_kept: Option<RouteId> = None;
         while let Some(id) = at {
@@ -334,13 +349,13 @@ impl Routes {
         }
     }
 
-    fn forget(&mut self, owner: Owner, share: &mut Share, id: RouteId) {
+    fn forget(&mut self, owner: AllocationId, share: &mut Share, id: RouteId) {
         let route = self.routes.remove(id.0 as usize);
         self.peers.remove(&route.peer);
         match route.channel {
             Some(channel) => {
                 share.channels -= 1;
-                self.channels.remove(&(owner.id, channel.number));
+                self.channels.remove(&(owner, channel.number));
             }
             None => share.permissions -= 1,
         }
@@ -350,9 +365,18 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::Protocol;
 
-    const OWNER: Owner = Owner { id: AllocationId(3), port: RelayedPort(50_000) };
-    const OTHER: Owner = Owner { id: AllocationId(4), port: RelayedPort(50_001) };
+    const fn socket(family: Family, port: u16) -> RelayedAddr {
+        RelayedAddr { family, host: 0, protocol: Protocol::Udp, port }
+    }
+
+    const V4: RelayedAddr = socket(Family::V4, 50_000);
+    const OTHER_V4: RelayedAddr = socket(Family::V4, 50_001);
+    const V6: RelayedAddr = socket(Family::V6, 50_000);
+    const OWNER: Owner = Owner { id: AllocationId(3), sockets: [Some(V4), None] };
+    const OTHER: Owner = Owner { id: AllocationId(4), sockets: [Some(OTHER_V4), None] };
+    const DUAL: Owner = Owner { id: AllocationId(5), sockets: [Some(V4), Some(V6)] };
 
     fn number(value: u16) -> ChannelNumber {
         ChannelNumber::new(value).expect("in range")
@@ -377,13 +401,13 @@ mod tests {
         assert_eq!(routes.permit(OWNER, &mut share, &[peer(1, 0).ip()], start + seconds(400)), Ok(()));
         assert_eq!(up(&routes, 599), Ok(Up { peer: peer(1, 5), until: start + seconds(600) }));
         assert_eq!(up(&routes, 600), Err(DropReason::NoChannel));
-        let down = |port, at| routes.down(OWNER.port, peer(1, port), start + seconds(at));
+        let down = |port, at| routes.down(V4, peer(1, port), start + seconds(at));
         let by = |channel, until| Some(Down { channel, until: start + seconds(until) });
         assert_eq!(down(5, 599), by(Some(number(0x4000)), 600));
         assert_eq!(down(6, 599), by(None, 700));
         assert_eq!(down(5, 600), by(None, 700), "a Data indication once the channel has ended");
         assert_eq!(down(5, 700), None);
-        assert_eq!(routes.down(OTHER.port, peer(1, 5), start), None);
+        assert_eq!(routes.down(OTHER_V4, peer(1, 5), start), None);
     }
 
     #[test]
@@ -396,12 +420,12 @@ mod tests {
             assert_eq!(routes.bind(OTHER, &mut other, number(0x4000 + host), peer(host, 5), at), Ok(()));
         }
         assert_eq!(routes.len(), 2 * (10 + 6), "four permissions had ended when the last channel was bound");
-        routes.sweep(OWNER, &mut mine, start + seconds(625));
+        routes.sweep(OWNER.id, &mut mine, start + seconds(625));
         assert_eq!((mine.permissions, mine.channels), (3, 9));
         assert!(routes.up(OWNER.id, number(0x4009), start + seconds(625)).is_ok());
-        routes.remove(OTHER, &mut other);
+        routes.remove(OTHER.id, &mut other);
         assert_eq!(routes.len(), 12);
-        routes.remove(OWNER, &mut mine);
+        routes.remove(OWNER.id, &mut mine);
         assert!(routes.is_empty() && routes.channels.is_empty() && routes.peers.is_empty());
     }
 
@@ -427,5 +451,21 @@ mod tests {
         let twice = [peer(2, 0).ip(); 2];
         assert_eq!(routes.permit(OWNER, &mut share, &twice, now), Ok(()), "the same address counts once");
         assert_eq!(routes.permit(OWNER, &mut share, &[peer(3, 0).ip()], now), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn two_families_share_channel_numbers_and_one_goes_without_the_other() {
+        let (mut routes, mut share, now) = (Routes::new(ROUTES_MAX, 1), Share::default(), Instant::now());
+        let v6: SocketAddr = "[2606:4700::1]:5".parse().expect("an address");
+        assert_eq!(routes.permit(DUAL, &mut share, &[peer(1, 0).ip(), v6.ip()], now), Ok(()));
+        assert_eq!(routes.bind(DUAL, &mut share, number(0x4000), peer(1, 5), now), Ok(()));
+        assert_eq!(routes.bind(DUAL, &mut share, number(0x4000), v6, now), Err(Refusal::Mismatch));
+        assert_eq!(routes.bind(DUAL, &mut share, number(0x4001), v6, now), Ok(()));
+        assert!(routes.down(V4, peer(1, 5), now).is_some() && routes.down(V6, v6, now).is_some());
+        routes.remove_socket(DUAL.id, &mut share, V6);
+        assert!(routes.down(V6, v6, now).is_none());
+        assert_eq!(routes.up(DUAL.id, number(0x4001), now), Err(DropReason::NoChannel));
+        assert!(routes.up(DUAL.id, number(0x4000), now).is_ok());
+        assert_eq!((share.permissions, share.channels, routes.len()), (1, 1, 2));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::metrics::Registry;
 use turn::metrics::Metrics;
 use turn::relay::{
-    ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayedPort, Transport,
+    ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport,
 };
 use turn::stun::Message;
 use turn::stun::attributes::{Kind, read_xor_address};
@@ -46,10 +46,10 @@ struct World {
     metrics: Metrics,
     now: Instant,
     clients: Vec<(ClientAddr, Client)>,
-    sockets: BTreeSet<RelayedPort>,
+    sockets: BTreeSet<RelayedAddr>,
     /// Granted to a client, until when.
     permitted: HashMap<(ClientAddr, IpAddr), Instant>,
-    ports: HashMap<RelayedPort, ClientAddr>,
+    ports: HashMap<RelayedAddr, ClientAddr>,
 }
 
 impl World {
@@ -58,8 +58,8 @@ impl World {
             realm: REALM.into(),
             secret: secret(),
             users: Default::default(),
-            relay_ip: "10.0.0.1".parse().expect("an address"),
-            external_ip: Some("198.51.100.1".parse().expect("an address")),
+            relay_ips: vec![RelayIp { bound: addr(PEERS[4]).ip(), shown: addr(PEERS[5]).ip() }],
+            keep_address_family: false,
             ports: PORTS,
             own_media: vec![addr(PEERS[5])],
             denied_peers: vec![],
@@ -109,19 +109,19 @@ impl World {
                     assert!(payload.start <= payload.end && payload.end <= data.len());
                     self.on_forward(&input, to);
                 }
-                Output::OpenRelay { port } => {
-                    assert!(PORTS.contains(&port.0) && !self.sockets.contains(&port));
+                Output::OpenRelay { relayed, .. } => {
+                    assert!(PORTS.contains(&relayed.port) && !self.sockets.contains(&relayed));
                     if *bind_fails > 0 {
                         *bind_fails -= 1;
-                        self.relay.handle_input(self.now, Input::RelayBindFailed { port });
+                        self.relay.handle_input(self.now, Input::RelayBindFailed { relayed });
                     } else {
-                        self.sockets.insert(port);
-                        self.relay.handle_input(self.now, Input::RelayBound { port });
+                        self.sockets.insert(relayed);
+                        self.relay.handle_input(self.now, Input::RelayBound { relayed });
                     }
                 }
-                Output::CloseRelay { port } => {
-                    self.sockets.remove(&port);
-                    self.ports.remove(&port);
+                Output::CloseRelay { relayed } => {
+                    self.sockets.remove(&relayed);
+                    self.ports.remove(&relayed);
                 }
             }
         }
@@ -147,7 +147,7 @@ impl World {
         if let (Method::ALLOCATE, Some(at)) = (answer.method(), answer.xor_address(Kind::XOR_RELAYED_ADDRESS))
         {
             // Permissions of an allocation before this one are gone; a repeated answer grants no more than it did.
-            if self.ports.insert(RelayedPort(at.port()), client) != Some(client) {
+            if self.ports.insert(RelayedAddr::udp(at), client) != Some(client) {
                 self.permitted.retain(|(holder, _), _| *holder != client);
             }
         }
@@ -169,7 +169,7 @@ impl World {
                 (*client, peer)
             }
             (Input::FromClient { client, .. }, Destination::Media { from, to }) => {
-                assert_eq!(self.ports.get(&RelayedPort(from.port())), Some(client));
+                assert_eq!(self.ports.get(&RelayedAddr::udp(from)), Some(client));
                 assert_eq!(to, addr(PEERS[5]));
                 (*client, to)
             }
@@ -178,12 +178,12 @@ impl World {
                 assert!(self.relay.has_allocation(sender));
                 (client, addr(PEERS[6]))
             }
-            (Input::FromPeer { port, peer, .. }, Destination::Client { client, .. }) => {
-                assert_eq!(self.ports.get(port), Some(&client), "to another than the allocation's client");
+            (Input::FromPeer { relayed, peer, .. }, Destination::Client { client, .. }) => {
+                assert_eq!(self.ports.get(relayed), Some(&client), "to another than the allocation's client");
                 (client, *peer)
             }
             (Input::FromMedia { relayed, media, .. }, Destination::Client { client, .. }) => {
-                assert_eq!(self.ports.get(&RelayedPort(relayed.port())), Some(&client));
+                assert_eq!(self.ports.get(&RelayedAddr::udp(*relayed)), Some(&client));
                 (client, *media)
             }
             (input, to) => panic!("{input:?} went to {to:?}"),
@@ -217,9 +217,10 @@ pub fn run(data: &[u8]) {
             7 => known.send(peer, bytes.short()),
             8 => channel_data(0x4000 + u16::from(bytes.byte() % 4), bytes.short()),
             9 => {
-                let port = RelayedPort(PORTS.start() + u16::from(bytes.byte() % 8));
+                let port = PORTS.start() + u16::from(bytes.byte() % 8);
+                let relayed = RelayedAddr::udp(addr(PEERS[5])).at_port(port);
                 let data = bytes.short();
-                world.put(Input::FromPeer { port, peer, data }, &mut fails);
+                world.put(Input::FromPeer { relayed, peer, data }, &mut fails);
                 continue;
             }
             10 => {

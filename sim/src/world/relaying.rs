@@ -19,7 +19,7 @@ impl World {
     pub(super) fn relay_with(&mut self, input: relay_core::Input<'_>, data: &[u8]) {
         let at = self.start + self.now;
         let relayed_by = match input {
-            relay_core::Input::FromPeer { port, peer, .. } => Some((port, peer)),
+            relay_core::Input::FromPeer { relayed, peer, .. } => Some((relayed, peer)),
             _ => None,
         };
         let stranger = match input {
@@ -55,17 +55,17 @@ impl World {
                 relay_core::Output::Forward { to, payload } => {
                     self.forward(to, &data[payload], relayed_by);
                 }
-                relay_core::Output::OpenRelay { port } => {
-                    let input = if self.bound_ports.insert(port) {
-                        relay_core::Input::RelayBound { port }
+                relay_core::Output::OpenRelay { relayed, .. } => {
+                    let input = if self.bound_ports.insert(relayed) {
+                        relay_core::Input::RelayBound { relayed }
                     } else {
-                        relay_core::Input::RelayBindFailed { port }
+                        relay_core::Input::RelayBindFailed { relayed }
                     };
                     self.relay(input);
                 }
-                relay_core::Output::CloseRelay { port } => {
-                    self.bound_ports.remove(&port);
-                    self.permissions.closed(port);
+                relay_core::Output::CloseRelay { relayed } => {
+                    self.bound_ports.remove(&relayed);
+                    self.permissions.closed(relayed);
                 }
                 relay_core::Output::Timeout(_) => {}
             }
@@ -82,7 +82,7 @@ impl World {
             && grants
             && let Some(relayed) = user.relayed
         {
-            let port = relay_core::RelayedPort(relayed.port());
+            let port = relay_core::RelayedAddr::udp(relayed);
             self.permissions.granted(self.now, port, user.peer.ip());
         }
     }
@@ -91,13 +91,13 @@ impl World {
         &mut self,
         to: relay_core::Destination,
         payload: &[u8],
-        from_peer: Option<(relay_core::RelayedPort, SocketAddr)>,
+        from_peer: Option<(relay_core::RelayedAddr, SocketAddr)>,
     ) {
         match to {
             relay_core::Destination::Peer { from, peer } => {
                 let verdict = self.permissions.passed(self.now, from, peer.ip());
                 self.judge(verdict);
-                self.send_down(SocketAddr::new(SERVER, from.0), peer, payload.to_vec());
+                self.send_down(SocketAddr::new(SERVER, from.port), peer, payload.to_vec());
             }
             relay_core::Destination::Client { client, prefix, padding } => {
                 if let Some((port, peer)) = from_peer {

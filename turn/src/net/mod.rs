@@ -95,7 +95,6 @@ pub fn start(
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
     let config = RelayConfig::new(settings, own_media);
-    let relay_ip = config.relay_ip;
     let relay = Relay::new(config, metrics.clone(), seed, Instant::now(), unix_time);
 
     let (queue, from_media) = mpsc::channel(MEDIA_QUEUE);
@@ -110,7 +109,7 @@ pub fn start(
     let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let worker = Worker::shared(relay, relay_ip, media, metrics, udp_metrics);
+            let worker = Worker::shared(relay, media, metrics, udp_metrics);
             for ((udp, tcp), errors) in listeners.into_iter().zip(tcp_errors) {
                 let udp = match udp::Readable::new(udp) {
                     Ok(udp) => Rc::new(udp),

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::udp::Readable;
 use crate::metrics::{DropReason, Metrics};
-use crate::relay::{ClientAddr, RelayedPort};
+use crate::relay::{ClientAddr, RelayedAddr};
 
 /// Destinations that are served at once, as many as a receive call has messages of one sender each (quinn-udp's
 /// `BATCH_SIZE`); one more sends what waits first.
@@ -28,7 +28,7 @@ const TRAIN_RUNS: usize = 128;
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) listeners: Vec<Rc<Readable>>,
-    pub(super) relays: HashMap<RelayedPort, RelaySocket>,
+    pub(super) relays: HashMap<RelayedAddr, RelaySocket>,
 }
 
 pub(super) struct RelaySocket {
@@ -46,7 +46,7 @@ impl Drop for RelaySocket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Listener(usize),
-    Relay(RelayedPort),
+    Relay(RelayedAddr),
 }
 
 /// Where a datagram leaves from and goes to.
@@ -69,7 +69,7 @@ impl Sockets {
     fn socket(&self, exit: Exit) -> Option<&BatchSocket> {
         match exit {
             Exit::Listener(index) => self.listeners.get(index).map(|listener| listener.socket()),
-            Exit::Relay(port) => self.relays.get(&port).map(|relay| relay.socket.socket()),
+            Exit::Relay(relayed) => self.relays.get(&relayed).map(|relay| relay.socket.socket()),
         }
     }
 }
@@ -253,7 +253,13 @@ mod tests {
         let route = Route { exit: Exit::Listener(0), destination, source_ip: None };
         trains.push(&sockets, route, &[], &vec![1; TRAIN_BYTES + 1], 0);
         trains.push(&sockets, route, &[], b"next", 0);
-        trains.push(&sockets, Route { exit: Exit::Relay(RelayedPort(1)), ..route }, &[], b"no socket", 0);
+        trains.push(
+            &sockets,
+            Route { exit: Exit::Relay(RelayedAddr::udp(destination)), ..route },
+            &[],
+            b"no socket",
+            0,
+        );
         trains.send(&sockets);
         assert_eq!(metrics.drops(DropReason::TooLong), 1);
         assert_eq!(metrics.drops(DropReason::Network), 1);

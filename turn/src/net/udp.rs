@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::worker::{SharedWorker, Worker};
-use crate::relay::{ClientAddr, Input, RelayedPort, Transport};
+use crate::relay::{ClientAddr, Input, RelayedAddr, Transport};
 
 /// A socket that tokio watches for datagrams.
 pub(super) struct Readable(AsyncFd<BatchSocket>);
@@ -62,22 +62,22 @@ pub(super) async fn listen(worker: SharedWorker, listener: Rc<Readable>) {
 pub(super) async fn relay(
     worker: Weak<RefCell<Worker>>,
     socket: Rc<Readable>,
-    port: RelayedPort,
+    relayed: RelayedAddr,
     received: Rc<RefCell<RecvBatch>>,
 ) {
     while socket.wait().await {
         let Some(worker) = worker.upgrade() else { return };
-        carry(&worker, &socket, port, &mut received.borrow_mut());
+        carry(&worker, &socket, relayed, &mut received.borrow_mut());
         drop(worker);
         tokio::task::yield_now().await;
     }
 }
 
-fn carry(worker: &SharedWorker, socket: &Readable, port: RelayedPort, received: &mut RecvBatch) {
+fn carry(worker: &SharedWorker, socket: &Readable, relayed: RelayedAddr, received: &mut RecvBatch) {
     if socket.recv(received) {
         worker.borrow_mut().batch(|batch| {
             for datagram in received.datagrams() {
-                batch.handle(Input::FromPeer { port, peer: datagram.remote, data: datagram.payload });
+                batch.handle(Input::FromPeer { relayed, peer: datagram.remote, data: datagram.payload });
             }
         });
     }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
 use crate::metrics::{DropReason, Metrics};
-use crate::relay::{ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayedPort, Transport};
+use crate::relay::{ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayedAddr, Transport};
 
 /// Asked of the kernel for each direction of a relay socket, which serves one client: 1.2 kB packets at 50 Mbit/s for
 /// 40 ms. Peers may fill it, times the number of allocations, so it is far smaller than a listener's.
@@ -28,7 +28,6 @@ pub(super) type SharedWorker = Rc<RefCell<Worker>>;
 
 pub(super) struct Worker {
     relay: Relay,
-    relay_ip: IpAddr,
     media: Arc<dyn DatagramSink>,
     metrics: Metrics,
     udp_metrics: UdpMetrics,
@@ -43,7 +42,6 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn shared(
         relay: Relay,
-        relay_ip: IpAddr,
         media: Arc<dyn DatagramSink>,
         metrics: Metrics,
         udp_metrics: UdpMetrics,
@@ -51,7 +49,6 @@ impl Worker {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 relay,
-                relay_ip,
                 media,
                 trains: Trains::new(metrics.clone()),
                 metrics,
@@ -105,7 +102,7 @@ impl Worker {
         }
     }
 
-    fn send_to_peer(&mut self, from: RelayedPort, peer: SocketAddr, payload: &[u8]) {
+    fn send_to_peer(&mut self, from: RelayedAddr, peer: SocketAddr, payload: &[u8]) {
         let route = Route { exit: Exit::Relay(from), destination: peer, source_ip: None };
         self.trains.push(&self.sockets, route, &[], payload, 0);
     }
@@ -124,9 +121,8 @@ impl Worker {
         }
     }
 
-    fn open_relay(&mut self, port: RelayedPort) -> bool {
-        let address = SocketAddr::new(self.relay_ip, port.0);
-        let bound = BatchSocket::bind_with_buffers(address, self.udp_metrics.clone(), RELAY_BUFFER_BYTES);
+    fn open_relay(&mut self, relayed: RelayedAddr, bind: SocketAddr) -> bool {
+        let bound = BatchSocket::bind_with_buffers(bind, self.udp_metrics.clone(), RELAY_BUFFER_BYTES);
         let socket = match bound.and_then(Readable::new) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
@@ -134,9 +130,10 @@ impl Worker {
                 return false;
             }
         };
-        let task = udp::relay(Weak::clone(&self.me), Rc::clone(&socket), port, Rc::clone(&self.from_peers));
+        let task =
+            udp::relay(Weak::clone(&self.me), Rc::clone(&socket), relayed, Rc::clone(&self.from_peers));
         let task = tokio::task::spawn_local(task).abort_handle();
-        self.sockets.relays.insert(port, RelaySocket { socket, task });
+        self.sockets.relays.insert(relayed, RelaySocket { socket, task });
         true
     }
 }
@@ -160,15 +157,16 @@ impl Batch<'_> {
             match self.worker.relay.poll_output() {
                 Output::Reply { client, data } => self.worker.send_to_client(client, &data, &[], 0),
                 Output::Forward { to, payload } => self.worker.forward(to, part(data, payload)),
-                Output::OpenRelay { port } => {
-                    let bound = self.worker.open_relay(port);
-                    let news =
-                        if bound { Input::RelayBound { port } } else { Input::RelayBindFailed { port } };
+                Output::OpenRelay { relayed, bind } => {
+                    let news = match self.worker.open_relay(relayed, bind) {
+                        true => Input::RelayBound { relayed },
+                        false => Input::RelayBindFailed { relayed },
+                    };
                     self.worker.relay.handle_input(self.now, news);
                 }
-                Output::CloseRelay { port } => {
+                Output::CloseRelay { relayed } => {
                     self.worker.trains.send(&self.worker.sockets); // what waits may leave from this socket
-                    self.worker.sockets.relays.remove(&port);
+                    self.worker.sockets.relays.remove(&relayed);
                 }
                 Output::Timeout(_) => return, // `tick` is never later than half a second
             }

@@ -11,7 +11,8 @@ use std::time::Instant;
 use rand_core::RngCore;
 
 use super::Relay;
-use super::io::{ClientAddr, Destination, Output, Prefix, RelayedPort, Transport};
+use super::addresses::{Family, Protocol, RelayedAddr};
+use super::io::{ClientAddr, Destination, Output, Prefix, Transport};
 use crate::channel_data::{self, ChannelNumber};
 use crate::metrics::DropReason;
 use crate::peer_policy::canonical;
@@ -27,7 +28,7 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct LastRoutes {
     up: Option<(ClientAddr, ChannelNumber, Way)>,
-    down: Option<(RelayedPort, ToClient)>,
+    down: Option<(RelayedAddr, ToClient)>,
 }
 
 /// How a client's packets go on.
@@ -40,7 +41,7 @@ struct Way {
 #[derive(Debug, Clone, Copy)]
 enum Hop {
     Peer {
-        from: RelayedPort,
+        from: RelayedAddr,
         peer: SocketAddr,
     },
     Media {
@@ -106,27 +107,30 @@ impl Relay {
         if message.attributes().any(|a| a.kind.is_comprehension_required() && !a.kind.is_known()) {
             return self.drop(DropReason::Unexpected);
         }
-        let permitted_until = self.routes.permitted_until(self.allocation(id).port, peer.ip(), self.now);
-        let way =
-            permitted_until.ok_or(DropReason::NoPermission).and_then(|until| self.way_to(id, peer, until));
-        match way {
+        match self.way_of_send(id, peer) {
             Ok(way) => self.forward(way, payload),
             Err(reason) => self.drop(reason),
         }
     }
 
-    pub(super) fn on_peer(&mut self, port: RelayedPort, peer: SocketAddr, payload_bytes: usize) {
-        if let Some((last_port, to)) = &self.last_routes.down
-            && *last_port == port
+    fn way_of_send(&self, id: AllocationId, peer: SocketAddr) -> Result<Way, DropReason> {
+        let from = self.allocation(id).relayed(Family::of(peer.ip())).ok_or(DropReason::NoPermission)?;
+        let until = self.routes.permitted_until(from, peer.ip(), self.now).ok_or(DropReason::NoPermission)?;
+        self.way_to(id, peer, until)
+    }
+
+    pub(super) fn on_peer(&mut self, relayed: RelayedAddr, peer: SocketAddr, payload_bytes: usize) {
+        if let Some((last, to)) = &self.last_routes.down
+            && *last == relayed
             && to.peer == peer
             && to.until > self.now
         {
             let to = *to;
             return self.send_to_client(to, 0..payload_bytes);
         }
-        match self.way_to_client(port, peer) {
+        match self.way_to_client(relayed, peer) {
             Ok(to) => {
-                self.last_routes.down = Some((port, to));
+                self.last_routes.down = Some((relayed, to));
                 self.send_to_client(to, 0..payload_bytes);
             }
             Err(reason) => self.drop(reason),
@@ -134,33 +138,37 @@ impl Relay {
     }
 
     pub(super) fn on_media(&mut self, relayed: SocketAddr, media: SocketAddr, payload_bytes: usize) {
-        if !self.is_relay_ip(relayed.ip()) {
-            return self.drop(DropReason::NoAllocation);
+        match self.own_relayed(relayed) {
+            Some(relayed) => self.on_peer(relayed, media, payload_bytes),
+            None => self.drop(DropReason::NoAllocation),
         }
-        self.on_peer(RelayedPort(relayed.port()), media, payload_bytes);
+    }
+
+    /// The allocated address that this one is.
+    fn own_relayed(&self, address: SocketAddr) -> Option<RelayedAddr> {
+        self.ips.named(address, Protocol::Udp).find(|relayed| self.by_relayed.contains_key(relayed))
     }
 
     /// The way to a peer that this allocation may send to until then.
     fn way_to(&self, id: AllocationId, peer: SocketAddr, until: Instant) -> Result<Way, DropReason> {
-        let port = self.allocation(id).port;
-        let from = self.relayed_address(port);
+        let relayed = self.allocation(id).relayed(Family::of(peer.ip())).ok_or(DropReason::NoPermission)?;
+        let from = self.ips.shown(relayed);
         if self.own_media.contains(&peer) {
             return Ok(Way { hop: Hop::Media { from, to: peer }, until });
         }
-        let other = RelayedPort(peer.port());
-        if self.is_relay_ip(peer.ip()) && self.by_port.contains_key(&other) {
+        if let Some(other) = self.own_relayed(peer) {
             let to = self.way_to_client(other, from)?;
             return Ok(Way { hop: Hop::Client(to), until: until.min(to.until) });
         }
         if peer.port() == 0 || self.own_only.contains(&canonical(peer.ip())) {
             return Err(DropReason::DeniedPeer);
         }
-        Ok(Way { hop: Hop::Peer { from: port, peer }, until })
+        Ok(Way { hop: Hop::Peer { from: relayed, peer }, until })
     }
 
-    fn way_to_client(&self, port: RelayedPort, peer: SocketAddr) -> Result<ToClient, DropReason> {
-        let id = *self.by_port.get(&port).ok_or(DropReason::NoAllocation)?;
-        let down = self.routes.down(port, peer, self.now).ok_or(DropReason::NoPermission)?;
+    fn way_to_client(&self, relayed: RelayedAddr, peer: SocketAddr) -> Result<ToClient, DropReason> {
+        let id = *self.by_relayed.get(&relayed).ok_or(DropReason::NoAllocation)?;
+        let down = self.routes.down(relayed, peer, self.now).ok_or(DropReason::NoPermission)?;
         Ok(ToClient { id, peer, channel: down.channel, until: down.until })
     }
 

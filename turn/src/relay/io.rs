@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
 
+use super::addresses::RelayedAddr;
 use crate::channel_data;
 use crate::routes::hash_address;
 use crate::stun::attributes::ADDRESS_BYTES_MAX;
@@ -44,17 +45,6 @@ impl Hash for ClientAddr {
     }
 }
 
-/// The port of a relayed address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RelayedPort(pub u16);
-
-impl RelayedPort {
-    /// The odd port after an even one.
-    pub(super) fn next(self) -> Self {
-        Self(self.0 | 1)
-    }
-}
-
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
@@ -68,7 +58,7 @@ pub enum Input<'a> {
     /// A datagram at a relay socket.
     FromPeer {
         /// At which.
-        port: RelayedPort,
+        relayed: RelayedAddr,
         /// From whom.
         peer: SocketAddr,
         /// All of it is payload.
@@ -85,13 +75,13 @@ pub enum Input<'a> {
     },
     /// [`Output::OpenRelay`] went well.
     RelayBound {
-        /// Its port.
-        port: RelayedPort,
+        /// Its address.
+        relayed: RelayedAddr,
     },
     /// [`Output::OpenRelay`] failed: the port is taken.
     RelayBindFailed {
-        /// Its port.
-        port: RelayedPort,
+        /// Its address.
+        relayed: RelayedAddr,
     },
     /// A client's TCP connection ended.
     ClientGone {
@@ -119,16 +109,17 @@ pub enum Output {
         /// The part.
         payload: Range<usize>,
     },
-    /// Bind a UDP socket to the relay address and this port, then say [`Input::RelayBound`] or
-    /// [`Input::RelayBindFailed`].
+    /// Bind a socket, then say [`Input::RelayBound`] or [`Input::RelayBindFailed`].
     OpenRelay {
-        /// Its port.
-        port: RelayedPort,
+        /// Its address.
+        relayed: RelayedAddr,
+        /// What to bind it to.
+        bind: SocketAddr,
     },
     /// Close that socket.
     CloseRelay {
-        /// Its port.
-        port: RelayedPort,
+        /// Its address.
+        relayed: RelayedAddr,
     },
     /// Nothing more; call again then, or with the next input.
     Timeout(Instant),
@@ -140,7 +131,7 @@ pub enum Destination {
     /// Out of a relay socket.
     Peer {
         /// The socket.
-        from: RelayedPort,
+        from: RelayedAddr,
         /// The peer.
         peer: SocketAddr,
     },

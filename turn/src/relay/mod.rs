@@ -1,8 +1,11 @@
 //! The relay's core: datagrams and time in, decisions out (RFC 8656).
 //!
-//! `io` is its interface, `requests` answers what clients ask for (`reservations` keeps what it promised), `forward` is the packet path. Allocations are found by
-//! client (up) and by relayed port (down). The shell is `net`; who may do what is `auth` and `peer_policy`.
+//! `io` is its interface, `requests` answers what clients ask for (`families` of addresses, and `reservations` keeps what it
+//! promised), `forward` is the packet path. Allocations are found by client (up) and by relayed address (down). The shell
+//! is `net`; who may do what is `auth` and `peer_policy`.
 
+mod addresses;
+mod families;
 mod forward;
 mod io;
 mod requests;
@@ -19,13 +22,13 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use slab::Slab;
 
+use addresses::RelayIps;
+pub use addresses::{Family, Protocol, RELAY_IPS_MAX, RelayIp, RelayedAddr};
 use forward::LastRoutes;
-pub use io::{
-    ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, RelayedPort, Transport,
-};
+pub use io::{ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, Transport};
 use reservations::Reservations;
 
-use crate::allocation::{Allocation, PortWish, State};
+use crate::allocation::{Allocation, Side, State};
 use crate::auth::{Authenticator, StrangerLimit, quota_name};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
@@ -46,11 +49,11 @@ pub struct RelayConfig {
     pub secret: config::Secret,
     /// Static users and their passwords.
     pub users: std::collections::BTreeMap<String, config::Secret>,
-    /// Address that relay sockets are bound to.
-    pub relay_ip: IpAddr,
-    /// Address that relayed addresses show, when it differs.
-    pub external_ip: Option<IpAddr>,
-    /// Relay ports.
+    /// Addresses of relay sockets, of one family or of both.
+    pub relay_ips: Vec<RelayIp>,
+    /// Without REQUESTED-ADDRESS-FAMILY a client gets the family that it comes from, not IPv4.
+    pub keep_address_family: bool,
+    /// Relay ports, of each relay address.
     pub ports: RangeInclusive<u16>,
     /// Our own media, reached in memory.
     pub own_media: Vec<SocketAddr>,
@@ -73,8 +76,11 @@ impl RelayConfig {
             realm: turn.realm.clone(),
             secret: turn.secret.clone(),
             users: turn.users.clone(),
-            relay_ip: turn.relay_ip,
-            external_ip: turn.external_ip,
+            relay_ips: vec![RelayIp {
+                bound: turn.relay_ip,
+                shown: turn.external_ip.unwrap_or(turn.relay_ip),
+            }],
+            keep_address_family: false,
             ports: turn.min_port..=turn.max_port,
             own_media,
             denied_peers: turn.denied_peers.clone(),
@@ -84,19 +90,13 @@ impl RelayConfig {
             stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
         }
     }
-
-    /// The address that relayed addresses show.
-    pub fn shown_ip(&self) -> IpAddr {
-        self.external_ip.unwrap_or(self.relay_ip)
-    }
 }
 
 /// The core.
 #[derive(Debug)]
 pub struct Relay {
-    shown_ip: IpAddr,
-    relay_ip: IpAddr,
-    ports: RangeInclusive<u16>,
+    ips: RelayIps,
+    keep_address_family: bool,
     own_media: BTreeSet<SocketAddr>,
     /// Our addresses that only our own ports may be reached at.
     own_only: Vec<IpAddr>,
@@ -111,7 +111,7 @@ pub struct Relay {
     started_unix: Duration,
     allocations: Slab<Allocation>,
     by_client: HashMap<ClientAddr, AllocationId, Hashing>,
-    by_port: HashMap<RelayedPort, AllocationId, Hashing>,
+    by_relayed: HashMap<RelayedAddr, AllocationId, Hashing>,
     routes: Routes,
     last_routes: LastRoutes,
     reservations: Reservations,
@@ -135,14 +135,12 @@ impl Relay {
         let mut nonce_secret = [0; 32];
         rng.fill_bytes(&mut nonce_secret);
         let mut own: Vec<IpAddr> = config.own_media.iter().map(SocketAddr::ip).collect();
-        own.extend([config.shown_ip(), config.relay_ip]);
+        own.extend(config.relay_ips.iter().flat_map(|ip| [ip.bound, ip.shown]));
         let policy = PeerPolicy::new(config.denied_peers.clone(), config.allowed_peers.clone(), own.clone());
         own.retain(|ip| policy.verdict(*ip) == Verdict::OwnOnly);
-        let shown_ip = config.shown_ip();
         Self {
-            shown_ip,
-            relay_ip: config.relay_ip,
-            ports: config.ports,
+            ips: RelayIps::new(&config.relay_ips, config.ports),
+            keep_address_family: config.keep_address_family,
             own_media: config.own_media.into_iter().collect(),
             own_only: own.into_iter().map(canonical).collect(),
             user_quota: config.user_quota,
@@ -155,7 +153,7 @@ impl Relay {
             started_unix: unix_time,
             allocations: Slab::new(),
             by_client: HashMap::with_hasher(hashing(rng.next_u64())),
-            by_port: HashMap::with_hasher(hashing(rng.next_u64())),
+            by_relayed: HashMap::with_hasher(hashing(rng.next_u64())),
             routes: Routes::new(ROUTES_MAX, rng.next_u64()),
             last_routes: LastRoutes::default(),
             reservations: Reservations::default(),
@@ -175,10 +173,10 @@ impl Relay {
         }
         match input {
             Input::FromClient { client, data } => self.on_client(client, data),
-            Input::FromPeer { port, peer, data } => self.on_peer(port, peer, data.len()),
+            Input::FromPeer { relayed, peer, data } => self.on_peer(relayed, peer, data.len()),
             Input::FromMedia { relayed, media, data } => self.on_media(relayed, media, data.len()),
-            Input::RelayBound { port } => self.on_relay_bound(port),
-            Input::RelayBindFailed { port } => self.on_relay_bind_failed(port),
+            Input::RelayBound { relayed } => self.on_relay_bound(relayed),
+            Input::RelayBindFailed { relayed } => self.on_relay_bind_failed(relayed),
             Input::ClientGone { client } => {
                 if let Some(&id) = self.by_client.get(&client) {
                     self.remove(id);
@@ -219,8 +217,17 @@ impl Relay {
         self.outputs.push_back(Output::Reply { client, data });
     }
 
-    fn relayed_address(&self, port: RelayedPort) -> SocketAddr {
-        SocketAddr::new(self.shown_ip, port.0)
+    fn open(&mut self, relayed: RelayedAddr) {
+        let bind = self.ips.bound(relayed);
+        self.outputs.push_back(Output::OpenRelay { relayed, bind });
+    }
+
+    fn close(&mut self, relayed: RelayedAddr) {
+        self.outputs.push_back(Output::CloseRelay { relayed });
+    }
+
+    fn random_below(&mut self, bound: u32) -> u32 {
+        self.rng.next_u32() % bound // the bias is far below what an observer could use
     }
 
     fn allocation(&self, id: AllocationId) -> &Allocation {
@@ -233,35 +240,36 @@ impl Relay {
 
     fn expire(&mut self) {
         while let Some(&(at, id)) = self.expiries.first().filter(|(at, _)| *at <= self.now) {
-            debug_assert_eq!(at, self.allocation(id).expires);
-            self.remove(id);
+            debug_assert_eq!(Some(at), self.allocation(id).expires());
+            let ended = |side: &&Side| side.expires == at;
+            let ended = self.allocation(id).sides().find(ended).map(|side| side.relayed.family);
+            ended.into_iter().for_each(|family| self.remove_side(id, family));
         }
-        while let Some(port) = self.reservations.expire(self.now) {
-            self.outputs.push_back(Output::CloseRelay { port });
+        while let Some(relayed) = self.reservations.expire(self.now) {
+            self.close(relayed);
         }
     }
 
-    fn insert(&mut self, allocation: Allocation) {
-        let (client, port, expires) = (allocation.client, allocation.port, allocation.expires);
+    fn insert(&mut self, allocation: Allocation) -> AllocationId {
+        let client = allocation.client;
         *self.per_user.entry(quota_name(&allocation.proof.username).to_owned()).or_default() += 1;
-        let id = AllocationId(self.allocations.insert(allocation) as u32); // one per port
+        let id = AllocationId(self.allocations.insert(allocation) as u32); // fewer than ports
+        let allocation = &self.allocations[id.0 as usize];
         self.by_client.insert(client, id);
-        self.by_port.insert(port, id);
-        self.expiries.insert((expires, id));
+        self.by_relayed.extend(allocation.sides().map(|side| (side.relayed, id)));
+        self.expiries.extend(allocation.expires().map(|at| (at, id)));
         self.last_routes = LastRoutes::default();
         self.metrics.allocations.inc();
+        id
     }
 
     fn remove(&mut self, id: AllocationId) {
-        self.change_routes(id, |routes, owner, share| routes.remove(owner, share));
+        self.change_routes(id, |routes, owner, share| routes.remove(owner.id, share));
         let allocation = self.allocations.remove(id.0 as usize);
         self.by_client.remove(&allocation.client);
-        self.by_port.remove(&allocation.port);
-        let next = allocation.port.next();
-        if self.by_port.get(&next) == Some(&id) {
-            self.by_port.remove(&next); // it was being bound to be reserved
+        if let Some(at) = allocation.expires() {
+            self.expiries.remove(&(at, id));
         }
-        self.expiries.remove(&(allocation.expires, id));
         let user = quota_name(&allocation.proof.username);
         if let Some(count) = self.per_user.get_mut(user) {
             *count -= 1;
@@ -270,7 +278,30 @@ impl Relay {
             }
         }
         self.metrics.allocations.dec();
-        self.outputs.push_back(Output::CloseRelay { port: allocation.port });
+        allocation.sides().for_each(|side| self.release(id, side.relayed));
+    }
+
+    /// Ends one of an allocation's addresses, and the allocation with its last one.
+    fn remove_side(&mut self, id: AllocationId, family: Family) {
+        if self.allocation(id).sides().count() <= 1 {
+            return self.remove(id);
+        }
+        self.change_sides(id, |allocation| allocation.take(family)).into_iter().for_each(|side| {
+            self.change_routes(id, |routes, owner, share| {
+                routes.remove_socket(owner.id, share, side.relayed)
+            });
+            self.release(id, side.relayed);
+        });
+    }
+
+    /// Gives an address of an allocation back.
+    fn release(&mut self, id: AllocationId, relayed: RelayedAddr) {
+        self.by_relayed.remove(&relayed);
+        let next = relayed.next();
+        if self.by_relayed.get(&next) == Some(&id) {
+            self.by_relayed.remove(&next); // it was being bound to be reserved
+        }
+        self.close(relayed);
     }
 
     /// Changes what an allocation holds of the route table; what was remembered of it no longer counts.
@@ -281,15 +312,23 @@ impl Relay {
     ) -> T {
         self.last_routes = LastRoutes::default();
         let allocation = &mut self.allocations[id.0 as usize];
-        let owner = Owner { id, port: allocation.port };
+        let owner = allocation.owner(id);
         change(&mut self.routes, owner, &mut allocation.share)
     }
 
-    fn set_expiry(&mut self, id: AllocationId, expires: Instant) {
+    /// Changes an allocation's addresses, and with them when it is to be looked at.
+    fn change_sides<T>(&mut self, id: AllocationId, change: impl FnOnce(&mut Allocation) -> T) -> T {
         let allocation = &mut self.allocations[id.0 as usize];
-        self.expiries.remove(&(allocation.expires, id));
-        allocation.expires = expires;
-        self.expiries.insert((expires, id));
+        let before = allocation.expires();
+        let result = change(allocation);
+        let after = allocation.expires();
+        if before != after {
+            if let Some(at) = before {
+                self.expiries.remove(&(at, id));
+            }
+            self.expiries.extend(after.map(|at| (at, id)));
+        }
+        result
     }
 
     /// The client's allocation when packets may flow through it.
@@ -298,30 +337,10 @@ impl Relay {
         self.allocation(id).is_ready().then_some(id)
     }
 
-    /// A free port, from a random start (RFC 8656 §7.2: unpredictable).
-    fn free_port(&mut self, wish: PortWish) -> Option<RelayedPort> {
-        let (first, last) = (u32::from(*self.ports.start()), u32::from(*self.ports.end()));
-        let span = (last + 1).checked_sub(first).filter(|span| *span > 0)?;
-        let start = self.rng.next_u32() % span;
-        (0..span).map(|i| RelayedPort((first + (start + i) % span) as u16)).find(|port| match wish {
-            PortWish::Any => self.is_free(*port),
-            PortWish::Even => port.0 % 2 == 0 && self.is_free(*port),
-            PortWish::EvenAndNext => port.0 % 2 == 0 && self.is_free(*port) && self.is_free(port.next()),
-        })
-    }
-
-    fn is_free(&self, port: RelayedPort) -> bool {
-        self.ports.contains(&port.0) && !self.by_port.contains_key(&port) && !self.reservations.contains(port)
-    }
-
     /// Whether `address` is one that we serve ourselves: our media, or a relayed address.
     fn is_own(&self, address: SocketAddr) -> bool {
         self.own_media.contains(&address)
-            || self.is_relay_ip(address.ip()) && self.ports.contains(&address.port())
-    }
-
-    fn is_relay_ip(&self, ip: IpAddr) -> bool {
-        ip == self.shown_ip || ip == self.relay_ip
+            || self.ips.contains(address.ip()) && self.ips.ports.contains(&address.port())
     }
 
     /// The answer to the Allocate request, if it was given already.

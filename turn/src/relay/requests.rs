@@ -9,9 +9,11 @@ use std::time::Duration;
 use rand_core::RngCore;
 
 use super::Relay;
-use super::io::{ClientAddr, Output, RelayedPort, Transport};
+use super::addresses::{Family, Protocol, RelayedAddr};
+use super::families::{AddressError, Offer, family_of};
+use super::io::{ClientAddr, Transport};
 use super::reservations::Token;
-use crate::allocation::{Allocation, Pending, PortWish, State, granted_lifetime};
+use crate::allocation::{Allocation, Pending, PortWish, Side, State, granted_lifetime};
 use crate::auth::{Proof, quota_name};
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
@@ -23,13 +25,12 @@ use crate::stun::{Message, Writer};
 
 /// IANA protocol number (RFC 8656 §18.7).
 const UDP: u8 = 17;
-/// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6).
-const FAMILY_IPV4: u8 = 1;
-const FAMILY_IPV6: u8 = 2;
 /// EVEN-PORT's R bit: reserve the next port too (RFC 8656 §18.5).
 const RESERVE_NEXT: u8 = 0x80;
 /// Ports that are tried for one allocation before it is refused.
-const BIND_ATTEMPTS: u32 = 10;
+const BIND_ATTEMPTS: u8 = 10;
+/// No address of the family that is meant.
+const WRONG_FAMILY: ErrorCode = ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH;
 
 /// A request whose sender has proved its credentials.
 struct Request<'a> {
@@ -144,7 +145,6 @@ impl Relay {
             Some([_, _, _, _]) => return Err(ErrorCode::UNSUPPORTED_TRANSPORT),
             _ => return Err(ErrorCode::BAD_REQUEST),
         }
-        self.check_requested_family(message, ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED, Some(FAMILY_IPV4))?;
         let wish = port_wish(message)?;
         let redeemed = self.redeem(request)?;
         if redeemed.is_none() {
@@ -153,30 +153,35 @@ impl Relay {
         if wish == PortWish::EvenAndNext && self.reservations.is_full() {
             return Err(ErrorCode::INSUFFICIENT_CAPACITY);
         }
-        let port = redeemed.or_else(|| self.free_port(wish)).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)?;
+        let Offer { relayed, missing } = match redeemed {
+            Some(relayed) => relayed.into(),
+            None => self.offer(&request.client, message, Protocol::Udp, wish)?,
+        };
         let lifetime = granted_lifetime(message.number(Kind::LIFETIME));
-        let pending = Pending { lifetime, fingerprint: request.has_fingerprint(), wish };
-        let (id, proof) = (message.transaction_id(), request.proof.clone());
-        self.insert(Allocation::new(request.client, port, proof, id, pending, self.now + lifetime));
+        let pending =
+            Pending { lifetime, fingerprint: request.has_fingerprint(), wish, token: None, missing };
+        let (transaction_id, proof) = (message.transaction_id(), request.proof.clone());
+        let expires = self.now + lifetime;
+        let sides = relayed.into_iter().flatten().map(|relayed| Side::new(relayed, expires));
+        self.insert(Allocation::new(request.client, sides, proof, transaction_id, pending));
         match redeemed {
-            Some(port) => self.on_relay_bound(port),
-            None => self.outputs.push_back(Output::OpenRelay { port }),
+            Some(relayed) => self.on_relay_bound(relayed),
+            None => relayed.into_iter().flatten().for_each(|relayed| self.open(relayed)),
         }
         Ok(())
     }
 
-    /// The port that RESERVATION-TOKEN stands for. Its socket is open.
-    fn redeem(&mut self, request: &Request<'_>) -> Result<Option<RelayedPort>, ErrorCode> {
+    /// The address that RESERVATION-TOKEN stands for. Its socket is open.
+    fn redeem(&mut self, request: &Request<'_>) -> Result<Option<RelayedAddr>, ErrorCode> {
         let message = &request.message;
         let Some(token) = message.attribute(Kind::RESERVATION_TOKEN) else { return Ok(None) };
         let token = Token::try_from(token).map_err(|_| ErrorCode::BAD_REQUEST)?;
-        if message.attribute(Kind::EVEN_PORT).is_some()
-            || message.attribute(Kind::REQUESTED_ADDRESS_FAMILY).is_some()
-        {
+        let others = [Kind::EVEN_PORT, Kind::REQUESTED_ADDRESS_FAMILY, Kind::ADDITIONAL_ADDRESS_FAMILY];
+        if others.iter().any(|kind| message.attribute(*kind).is_some()) {
             return Err(ErrorCode::BAD_REQUEST);
         }
-        let port = self.reservations.redeem(token, quota_name(&request.proof.username));
-        port.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
+        let relayed = self.reservations.redeem(token, quota_name(&request.proof.username));
+        relayed.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
     }
 
     /// A retransmission gets the same answer; another Allocate on the same 5-tuple is a mismatch (RFC 8656 §7.2).
@@ -202,83 +207,96 @@ impl Relay {
         Ok(())
     }
 
-    /// REQUESTED-ADDRESS-FAMILY, or the family meant without it, against the relay's own.
-    fn check_requested_family(
-        &self,
-        message: &Message<'_>,
-        otherwise: ErrorCode,
-        default: Option<u8>,
-    ) -> Result<(), ErrorCode> {
-        let wanted = match message.attribute(Kind::REQUESTED_ADDRESS_FAMILY) {
-            Some([family, _, _, _]) => Some(*family),
-            Some(_) => return Err(ErrorCode::BAD_REQUEST),
-            None => default,
+    pub(super) fn on_relay_bound(&mut self, relayed: RelayedAddr) {
+        let Some(&id) = self.by_relayed.get(&relayed) else {
+            return self.close(relayed); // ended while its socket was being bound
         };
-        let ours = if self.shown_ip.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 };
-        if wanted.is_none_or(|family| family == ours) { Ok(()) } else { Err(otherwise) }
+        let State::Binding { pending } = self.allocation(id).state else { return };
+        if self.allocation(id).relayed(relayed.family) != Some(relayed) {
+            let token = Some(self.reserve(id, relayed));
+            self.allocation_mut(id).state = State::Binding { pending: Pending { token, ..pending } };
+        } else {
+            let bound = |side: &&mut Side| side.relayed == relayed;
+            self.allocation_mut(id).sides_mut().filter(bound).for_each(|side| side.is_bound = true);
+            if pending.wish == PortWish::EvenAndNext {
+                self.by_relayed.insert(relayed.next(), id); // reserved once it is bound
+                return self.open(relayed.next());
+            }
+        }
+        self.grant_if_bound(id);
     }
 
-    pub(super) fn on_relay_bound(&mut self, port: RelayedPort) {
-        let Some(&id) = self.by_port.get(&port) else {
-            return self.outputs.push_back(Output::CloseRelay { port }); // ended while its socket was being bound
-        };
-        let State::Binding { pending, .. } = self.allocation(id).state else { return };
-        if pending.wish == PortWish::EvenAndNext && port == self.allocation(id).port {
-            self.by_port.insert(port.next(), id); // reserved once it is bound
-            return self.outputs.push_back(Output::OpenRelay { port: port.next() });
+    /// Answers the Allocate request once all its sockets are there.
+    fn grant_if_bound(&mut self, id: AllocationId) {
+        let State::Binding { pending } = self.allocation(id).state else { return };
+        if !self.allocation(id).sides().all(|side| side.is_bound) {
+            return;
         }
-        let token = (port != self.allocation(id).port).then(|| self.reserve(id, port));
-        let relayed = self.relayed_address(self.allocation(id).port);
-        let now = self.now;
-        let allocation = self.allocation_mut(id);
-        let Pending { lifetime, fingerprint, .. } = pending;
+        let allocation = self.allocation(id);
+        let Pending { lifetime, fingerprint, token, missing, .. } = pending;
         let mut answer = Writer::new(Class::Success, Method::ALLOCATE, allocation.transaction_id);
+        for side in allocation.sides() {
+            answer.xor_address(Kind::XOR_RELAYED_ADDRESS, self.ips.shown(side.relayed));
+        }
         answer
-            .xor_address(Kind::XOR_RELAYED_ADDRESS, relayed)
             .number(Kind::LIFETIME, lifetime.as_secs() as u32)
             .xor_address(Kind::XOR_MAPPED_ADDRESS, allocation.client.remote);
         if let Some(token) = token {
             answer.attribute(Kind::RESERVATION_TOKEN, &token);
         }
+        if let Some(missing) = missing {
+            answer.attribute(Kind::ADDRESS_ERROR_CODE, &address_error(missing));
+        }
         let answer = sealed(answer, &allocation.proof, fingerprint);
         let client = allocation.client;
-        allocation.state = State::Ready { answer: answer.as_slice().into() };
-        self.set_expiry(id, now + lifetime);
+        let expires = self.now + lifetime;
+        self.change_sides(id, |allocation| {
+            allocation.state = State::Ready { answer: answer.as_slice().into() };
+            allocation.sides_mut().for_each(|side| side.expires = expires);
+        });
         self.reply(client, answer);
-        tracing::debug!(port = relayed.port(), lifetime = lifetime.as_secs(), "allocated");
+        tracing::debug!(lifetime = lifetime.as_secs(), "allocated");
     }
 
     /// Makes the port after an allocation's own a reservation.
-    fn reserve(&mut self, id: AllocationId, port: RelayedPort) -> Token {
+    fn reserve(&mut self, id: AllocationId, relayed: RelayedAddr) -> Token {
         let mut token = Token::default();
         self.rng.fill_bytes(&mut token);
         let user = quota_name(&self.allocations[id.0 as usize].proof.username);
-        self.reservations.add(port, token, user, self.now);
-        self.by_port.remove(&port);
+        self.reservations.add(relayed, token, user, self.now);
+        self.by_relayed.remove(&relayed);
         token
     }
 
-    pub(super) fn on_relay_bind_failed(&mut self, port: RelayedPort) {
-        let Some(&id) = self.by_port.get(&port) else { return };
-        let State::Binding { failures, pending } = self.allocation(id).state else { return };
-        self.by_port.remove(&port);
-        let own = self.allocation(id).port;
-        if own != port {
+    pub(super) fn on_relay_bind_failed(&mut self, relayed: RelayedAddr) {
+        let Some(&id) = self.by_relayed.get(&relayed) else { return };
+        let State::Binding { pending } = self.allocation(id).state else { return };
+        let Some(&own) = self.allocation(id).side(relayed.family) else { return };
+        self.by_relayed.remove(&relayed);
+        if own.relayed != relayed {
             // The port after it is taken: its own is not wanted either.
-            self.by_port.remove(&own);
-            self.outputs.push_back(Output::CloseRelay { port: own });
+            self.by_relayed.remove(&own.relayed);
+            self.close(own.relayed);
         }
-        let next = if failures + 1 < BIND_ATTEMPTS { self.free_port(pending.wish) } else { None };
-        match next {
-            Some(next) => {
-                let allocation = self.allocation_mut(id);
-                allocation.state = State::Binding { failures: failures + 1, pending };
-                allocation.port = next;
-                self.by_port.insert(next, id);
-                self.outputs.push_back(Output::OpenRelay { port: next });
-            }
-            None => self.give_up_binding(id, pending),
+        let failures = own.failures + 1;
+        let next = match failures < BIND_ATTEMPTS {
+            true => self.free_address(relayed.family, relayed.protocol, pending.wish).ok(),
+            false => None,
+        };
+        if let Some(next) = next {
+            self.allocation_mut(id).put(Side { failures, ..Side::new(next, own.expires) });
+            self.by_relayed.insert(next, id);
+            return self.open(next);
         }
+        if self.allocation(id).sides().count() == 1 {
+            return self.give_up_binding(id, pending);
+        }
+        let missing = Some((relayed.family, ErrorCode::INSUFFICIENT_CAPACITY));
+        self.change_sides(id, |allocation| {
+            allocation.take(relayed.family);
+            allocation.state = State::Binding { pending: Pending { missing, ..pending } };
+        });
+        self.grant_if_bound(id);
     }
 
     fn give_up_binding(&mut self, id: AllocationId, pending: Pending) {
@@ -295,17 +313,26 @@ impl Relay {
 
     fn refresh(&mut self, request: &Request<'_>) -> Result<(), ErrorCode> {
         let id = self.ready(&request.client).ok_or(ErrorCode::ALLOCATION_MISMATCH)?;
-        self.check_requested_family(&request.message, ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH, None)?;
+        let family = family_of(&request.message, Kind::REQUESTED_ADDRESS_FAMILY)
+            .map_err(|code| if code == ErrorCode::BAD_REQUEST { code } else { WRONG_FAMILY })?;
+        if family.is_some_and(|family| self.allocation(id).side(family).is_none()) {
+            return Err(WRONG_FAMILY);
+        }
         let lifetime = match request.message.number(Kind::LIFETIME) {
             Some(0) => Duration::ZERO,
             requested => granted_lifetime(requested),
         };
-        if lifetime.is_zero() {
-            self.remove(id);
-        } else {
+        if !lifetime.is_zero() {
             let now = self.now;
-            self.change_routes(id, |routes, owner, share| routes.sweep(owner, share, now));
-            self.set_expiry(id, self.now + lifetime);
+            self.change_routes(id, |routes, owner, share| routes.sweep(owner.id, share, now));
+            self.change_sides(id, |allocation| {
+                let meant = |side: &&mut Side| family.is_none_or(|family| side.relayed.family == family);
+                allocation.sides_mut().filter(meant).for_each(|side| side.expires = now + lifetime);
+            });
+        } else if let Some(family) = family {
+            self.remove_side(id, family);
+        } else {
+            self.remove(id);
         }
         let mut answer = request.success();
         answer.number(Kind::LIFETIME, lifetime.as_secs() as u32);
@@ -321,7 +348,7 @@ impl Relay {
             .collect();
         let peers = peers.filter(|peers| !peers.is_empty()).ok_or(ErrorCode::BAD_REQUEST)?;
         let ips: Vec<IpAddr> = peers.iter().map(SocketAddr::ip).collect();
-        ips.iter().try_for_each(|ip| self.check_peer(*ip).map(drop))?;
+        ips.iter().try_for_each(|ip| self.check_peer(id, *ip).map(drop))?;
         let now = self.now;
         self.change_routes(id, |routes, owner, share| routes.permit(owner, share, &ips, now))
             .map_err(refusal_code)?;
@@ -337,7 +364,7 @@ impl Relay {
         };
         let peer = request.message.xor_address(Kind::XOR_PEER_ADDRESS).filter(|peer| peer.port() != 0);
         let (Some(number), Some(peer)) = (number, peer) else { return Err(ErrorCode::BAD_REQUEST) };
-        if self.check_peer(peer.ip())? == Verdict::OwnOnly && !self.is_own(peer) {
+        if self.check_peer(id, peer.ip())? == Verdict::OwnOnly && !self.is_own(peer) {
             return Err(ErrorCode::FORBIDDEN);
         }
         let now = self.now;
@@ -347,9 +374,9 @@ impl Relay {
         Ok(())
     }
 
-    fn check_peer(&self, ip: IpAddr) -> Result<Verdict, ErrorCode> {
-        if ip.is_ipv4() != self.shown_ip.is_ipv4() {
-            return Err(ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH);
+    fn check_peer(&self, id: AllocationId, ip: IpAddr) -> Result<Verdict, ErrorCode> {
+        if self.allocation(id).side(Family::of(ip)).is_none() {
+            return Err(WRONG_FAMILY);
         }
         match self.policy.verdict(ip) {
             Verdict::Denied => Err(ErrorCode::FORBIDDEN),
@@ -365,6 +392,13 @@ fn port_wish(message: &Message<'_>) -> Result<PortWish, ErrorCode> {
         Some([_, ..]) => Ok(PortWish::Even),
         Some([]) => Err(ErrorCode::BAD_REQUEST),
     }
+}
+
+/// ADDRESS-ERROR-CODE's value (RFC 8656 §18.12).
+fn address_error((family, code): AddressError) -> Vec<u8> {
+    let mut value = vec![family.to_wire(), 0, (code.0 / 100) as u8, (code.0 % 100) as u8];
+    value.extend_from_slice(code.reason().as_bytes());
+    value
 }
 
 fn sealed(mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::io::RelayedPort;
+use super::addresses::RelayedAddr;
 
 /// RFC 8656 §7.2: at least 30 seconds.
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -26,18 +26,18 @@ struct Reservation {
 /// All reservations.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    by_port: BTreeMap<RelayedPort, Reservation>,
+    by_address: BTreeMap<RelayedAddr, Reservation>,
     /// In order, since all live equally long; what was redeemed meanwhile is passed over.
-    ends: VecDeque<(Instant, RelayedPort, Token)>,
+    ends: VecDeque<(Instant, RelayedAddr, Token)>,
 }
 
 impl Reservations {
-    pub(super) fn contains(&self, port: RelayedPort) -> bool {
-        self.by_port.contains_key(&port)
+    pub(super) fn contains(&self, relayed: RelayedAddr) -> bool {
+        self.by_address.contains_key(&relayed)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.by_port.len()
+        self.by_address.len()
     }
 
     /// Counts those that were redeemed and whose end has not come, too: both lists are bounded by it.
@@ -46,20 +46,20 @@ impl Reservations {
     }
 
     pub(super) fn of_user(&self, user: &str) -> usize {
-        self.by_port.values().filter(|reservation| reservation.user == user).count()
+        self.by_address.values().filter(|reservation| reservation.user == user).count()
     }
 
-    pub(super) fn add(&mut self, port: RelayedPort, token: Token, user: &str, now: Instant) {
-        self.by_port.insert(port, Reservation { token, user: user.to_owned() });
-        self.ends.push_back((now + LIFETIME, port, token));
+    pub(super) fn add(&mut self, relayed: RelayedAddr, token: Token, user: &str, now: Instant) {
+        self.by_address.insert(relayed, Reservation { token, user: user.to_owned() });
+        self.ends.push_back((now + LIFETIME, relayed, token));
     }
 
     /// The port behind a token of this user, which is no longer reserved then.
-    pub(super) fn redeem(&mut self, token: Token, user: &str) -> Option<RelayedPort> {
-        let found = self.by_port.iter().find(|(_, r)| r.token == token && r.user == user);
-        let port = *found?.0;
-        self.by_port.remove(&port);
-        Some(port)
+    pub(super) fn redeem(&mut self, token: Token, user: &str) -> Option<RelayedAddr> {
+        let found = self.by_address.iter().find(|(_, r)| r.token == token && r.user == user);
+        let relayed = *found?.0;
+        self.by_address.remove(&relayed);
+        Some(relayed)
     }
 
     pub(super) fn next_end(&self) -> Option<Instant> {
@@ -67,12 +67,12 @@ impl Reservations {
     }
 
     /// A port whose reservation has ended without having been redeemed.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<RelayedPort> {
-        while let Some(&(_, port, token)) = self.ends.front().filter(|(end, ..)| *end <= now) {
+    pub(super) fn expire(&mut self, now: Instant) -> Option<RelayedAddr> {
+        while let Some(&(_, relayed, token)) = self.ends.front().filter(|(end, ..)| *end <= now) {
             self.ends.pop_front();
-            if self.by_port.get(&port).is_some_and(|reservation| reservation.token == token) {
-                self.by_port.remove(&port);
-                return Some(port);
+            if self.by_address.get(&relayed).is_some_and(|reservation| reservation.token == token) {
+                self.by_address.remove(&relayed);
+                return Some(relayed);
             }
         }
         None

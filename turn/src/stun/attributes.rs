@@ -45,6 +45,10 @@ impl Kind {
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// RESERVATION-TOKEN
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
+    /// ADDITIONAL-ADDRESS-FAMILY
+    pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
+    /// ADDRESS-ERROR-CODE
+    pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     /// FINGERPRINT
     pub const FINGERPRINT: Self = Self(0x8028);
 

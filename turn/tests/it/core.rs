@@ -7,7 +7,7 @@ use common::metrics::Registry;
 use proptest::prelude::*;
 use turn::metrics::{DropReason, Metrics};
 use turn::relay::{
-    ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayedPort, Transport,
+    ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport,
 };
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
@@ -30,8 +30,8 @@ pub fn config() -> RelayConfig {
         realm: REALM.into(),
         secret: secret(),
         users: [("static".to_owned(), secret())].into(),
-        relay_ip: "10.0.0.1".parse().expect("an address"),
-        external_ip: Some("198.51.100.1".parse().expect("an address")),
+        relay_ips: vec![RelayIp { bound: addr("10.0.0.1:0").ip(), shown: addr(MEDIA).ip() }],
+        keep_address_family: false,
         ports: 50_000..=50_009,
         own_media: vec![addr(MEDIA)],
         denied_peers: vec![],
@@ -65,11 +65,13 @@ impl World {
         loop {
             match self.relay.poll_output() {
                 Output::Timeout(_) => return outputs,
-                Output::OpenRelay { port } if self.bind_fails > 0 => {
+                Output::OpenRelay { relayed, .. } if self.bind_fails > 0 => {
                     self.bind_fails -= 1;
-                    self.relay.handle_input(self.now, Input::RelayBindFailed { port });
+                    self.relay.handle_input(self.now, Input::RelayBindFailed { relayed });
                 }
-                Output::OpenRelay { port } => self.relay.handle_input(self.now, Input::RelayBound { port }),
+                Output::OpenRelay { relayed, .. } => {
+                    self.relay.handle_input(self.now, Input::RelayBound { relayed });
+                }
                 output => outputs.push(output),
             }
         }
@@ -117,7 +119,7 @@ impl World {
     }
 
     pub fn peer_sends(&mut self, relayed: SocketAddr, peer: &str, data: &[u8]) -> Vec<Output> {
-        self.input(Input::FromPeer { port: RelayedPort(relayed.port()), peer: addr(peer), data })
+        self.input(Input::FromPeer { relayed: RelayedAddr::udp(relayed), peer: addr(peer), data })
     }
 }
 
@@ -141,7 +143,7 @@ fn a_binding_request_is_answered_with_the_address_it_came_from() {
 fn an_allocation_lives_until_its_lifetime_or_a_refresh_of_zero() {
     let mut world = World::new(config());
     let (mut client, relayed) = world.allocated(udp(A), "alice");
-    assert_eq!(relayed.ip(), config().external_ip.expect("set"));
+    assert_eq!(relayed.ip(), config().relay_ips[0].shown);
     assert!(config().ports.contains(&relayed.port()));
     world.pass(599);
     assert_eq!(world.relay.allocations(), 1);
@@ -155,7 +157,7 @@ fn an_allocation_lives_until_its_lifetime_or_a_refresh_of_zero() {
 
     let (mut client, relayed) = world.allocated(udp(A), "alice");
     let outputs = world.client(udp(A), &client.refresh(0));
-    assert!(outputs.contains(&Output::CloseRelay { port: RelayedPort(relayed.port()) }));
+    assert!(outputs.contains(&Output::CloseRelay { relayed: RelayedAddr::udp(relayed) }));
     assert_eq!(world.relay.allocations(), 0);
     assert_eq!(world.metrics.allocations.get(), 0);
 }
@@ -304,7 +306,7 @@ fn what_an_allocate_cannot_have_is_refused_by_its_code() {
 fn packets_flow_both_ways_while_the_permission_lasts() {
     let mut world = World::new(config());
     let (mut client, relayed) = world.allocated(udp(A), "alice");
-    let port = RelayedPort(relayed.port());
+    let port = RelayedAddr::udp(relayed);
     assert!(world.peer_sends(relayed, PEER, b"early").is_empty());
     let data = client.send(addr(PEER), b"early");
     assert!(world.client(udp(A), &data).is_empty());
@@ -341,7 +343,7 @@ fn a_channel_is_short_and_outlives_its_permission_only_with_a_new_one() {
     assert_eq!(world.ask_code(udp(A), &client.bind(0x4001, addr(PEER))), 0);
     let data = channel_data(0x4001, b"hello");
     let outputs = world.client(udp(A), &data);
-    let to = Destination::Peer { from: RelayedPort(relayed.port()), peer: addr(PEER) };
+    let to = Destination::Peer { from: RelayedAddr::udp(relayed), peer: addr(PEER) };
     assert_eq!(outputs, [Output::Forward { to, payload: 4..9 }]);
     let outputs = world.peer_sends(relayed, PEER, b"world");
     let [Output::Forward { to: Destination::Client { prefix, padding: 0, .. }, payload }] = &outputs[..]
@@ -391,8 +393,7 @@ fn denied_peers_get_neither_permission_nor_channel() {
     assert_eq!(world.ask_code(udp(A), &client.permit(addr("[2606:4700::1]:1"))), 443);
 
     let mut world = World::new(RelayConfig {
-        relay_ip: "2606:4700::2".parse().expect("an address"),
-        external_ip: None,
+        relay_ips: vec![RelayIp::direct("2606:4700::2".parse().expect("an address"))],
         ..config()
     });
     let mut client = Client::new("alice", UNIX + 100);

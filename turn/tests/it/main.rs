@@ -2,6 +2,7 @@
 
 mod client;
 mod core;
+mod families;
 #[cfg(feature = "net")]
 mod loopback;
 mod packet_path;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use turn::metrics::DropReason;
-use turn::relay::{ClientAddr, Destination, Input, Output, RelayedPort};
+use turn::relay::{ClientAddr, Destination, Input, Output, RelayedAddr};
 use turn::stun::Writer;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
@@ -57,11 +57,11 @@ fn a_relayed_packet_allocates_no_memory() {
     assert_eq!(world.ask_code(a, &alice.bind(0x4002, relayed_b)), 0);
     assert_eq!(world.ask_code(a, &alice.bind(0x4003, addr(MEDIA))), 0);
     assert_eq!(world.ask_code(b, &bob.permit(relayed_a)), 0);
-    let (port_a, port_b) = (RelayedPort(relayed_a.port()), RelayedPort(relayed_b.port()));
+    let (port_a, port_b) = (RelayedAddr::udp(relayed_a), RelayedAddr::udp(relayed_b));
     let payload = &[7; 1200][..];
     let up = [0x4001, 0x4002, 0x4003].map(|channel| channel_data(channel, payload));
     let send = alice.send(addr(PEER), payload);
-    let from_peer = |port, peer| Input::FromPeer { port, peer: addr(peer), data: payload };
+    let from_peer = |port, peer| Input::FromPeer { relayed: port, peer: addr(peer), data: payload };
 
     let train = [Input::FromClient { client: a, data: &up[0] }];
     assert_eq!(memory_for(&mut world, &train), 0, "a train of one client");
@@ -84,13 +84,13 @@ fn a_relayed_packet_allocates_no_memory() {
 fn a_dropped_packet_allocates_no_memory() {
     let mut world = World::new(config());
     let (_client, relayed) = bound(&mut world, udp(A), "alice", 0x4001, PEER);
-    let (port, unbound) = (RelayedPort(relayed.port()), channel_data(0x4002, b"x"));
+    let (port, unbound) = (RelayedAddr::udp(relayed), channel_data(0x4002, b"x"));
     let inputs = [
         Input::FromClient { client: udp(A), data: &unbound },
         Input::FromClient { client: udp(B), data: &unbound },
         Input::FromClient { client: udp(B), data: b"\xff\xff" },
-        Input::FromPeer { port, peer: addr("8.8.4.4:1"), data: b"x" },
-        Input::FromPeer { port: RelayedPort(1), peer: addr(PEER), data: b"x" },
+        Input::FromPeer { relayed: port, peer: addr("8.8.4.4:1"), data: b"x" },
+        Input::FromPeer { relayed: RelayedAddr::udp(addr("198.51.100.1:1")), peer: addr(PEER), data: b"x" },
     ];
     let memory = allocation_counter::measure(|| {
         for input in inputs.iter().cycle().take(PACKETS) {
@@ -106,10 +106,10 @@ fn a_train_notices_the_end_of_its_channel_within_itself() {
     let mut world = World::new(config());
     let (_client, relayed) = bound(&mut world, udp(A), "alice", 0x4001, PEER);
     let data = channel_data(0x4001, b"x");
-    let port = RelayedPort(relayed.port());
+    let port = RelayedAddr::udp(relayed);
     let both = [
         Input::FromClient { client: udp(A), data: &data },
-        Input::FromPeer { port, peer: addr(PEER), data: b"x" },
+        Input::FromPeer { relayed: port, peer: addr(PEER), data: b"x" },
     ];
     world.now += Duration::from_millis(299_999);
     assert!(both.iter().all(|input| carry(&mut world, *input) == 1));
@@ -123,8 +123,8 @@ fn a_train_notices_what_clients_change_in_between() {
     let mut world = World::new(config());
     let (a, b) = (udp(A), udp(B));
     let (mut alice, relayed_a) = bound(&mut world, a, "alice", 0x4001, PEER);
-    let port = RelayedPort(relayed_a.port());
-    let down = Input::FromPeer { port, peer: addr("8.8.8.8:9"), data: b"x" };
+    let port = RelayedAddr::udp(relayed_a);
+    let down = Input::FromPeer { relayed: port, peer: addr("8.8.8.8:9"), data: b"x" };
     let prefix_bytes = |world: &mut World| {
         let outputs = world.input(down);
         match &outputs[..] {

@@ -1,13 +1,14 @@
 //! EVEN-PORT and RESERVATION-TOKEN: RTP on an even port, RTCP on the next one (RFC 8656 §7.2, §18.5, §18.8).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use turn::relay::{ClientAddr, Input, Output, RelayConfig, RelayedPort};
+use turn::relay::{ClientAddr, Input, Output, RelayConfig, RelayedAddr};
 use turn::stun::attributes::Kind;
 use turn::stun::header::Method;
 
-use crate::client::{Client, UNIX, address, attribute, code};
-use crate::core::{A, B, World, config, udp};
+use crate::client::{Client, UNIX, addr, address, attribute, code};
+use crate::core::{A, B, MEDIA, World, config, udp};
 
 const EVEN: &[u8] = &[0];
 const EVEN_AND_NEXT: &[u8] = &[0x80];
@@ -87,7 +88,7 @@ fn a_reservation_ends_after_half_a_minute() {
     let Output::Timeout(at) = world.relay.poll_output() else { panic!("drained") };
     assert_eq!(at, world.now + Duration::from_secs(30));
     world.now = at;
-    assert_eq!(world.input(Input::Timeout), [Output::CloseRelay { port: RelayedPort(even + 1) }]);
+    assert_eq!(world.input(Input::Timeout), [Output::CloseRelay { relayed: relayed(even + 1) }]);
     assert_eq!(code(&redeem(&mut world, udp(B), "alice", &token)), 508);
     assert_eq!(world.relay.allocations(), 1);
 }
@@ -111,6 +112,14 @@ fn reserved_ports_are_taken_and_count() {
     assert_eq!(port(&redeem(&mut world, udp(B), "alice", &token)), even + 1);
 }
 
+fn relayed(port: u16) -> RelayedAddr {
+    RelayedAddr::udp(addr(MEDIA)).at_port(port)
+}
+
+fn opens(relayed: RelayedAddr) -> Output {
+    Output::OpenRelay { relayed, bind: SocketAddr::new(config().relay_ips[0].bound, relayed.port) }
+}
+
 /// The first output of an input, without answering to it.
 fn first(world: &mut World, input: Input<'_>) -> Output {
     world.relay.handle_input(world.now, input);
@@ -122,20 +131,22 @@ fn a_pair_whose_second_port_is_taken_is_given_up_for_another() {
     let mut world = World::new(config());
     let mut rtp = client(&mut world, udp(A), "alice");
     let request = allocate(&mut rtp, &[(Kind::EVEN_PORT, EVEN_AND_NEXT)]);
-    let Output::OpenRelay { port: own } =
+    let Output::OpenRelay { relayed: own, .. } =
         first(&mut world, Input::FromClient { client: udp(A), data: &request })
     else {
         panic!("opens")
     };
-    let next = RelayedPort(own.0 + 1);
-    assert_eq!(first(&mut world, Input::RelayBound { port: own }), Output::OpenRelay { port: next });
-    let failed = Input::RelayBindFailed { port: next };
-    assert_eq!(first(&mut world, failed), Output::CloseRelay { port: own });
-    let Output::OpenRelay { port: another } = world.relay.poll_output() else { panic!("tries another") };
-    assert_eq!(another.0 % 2, 0);
-    let outputs = world.input(Input::RelayBound { port: another });
+    let next = own.at_port(own.port + 1);
+    assert_eq!(first(&mut world, Input::RelayBound { relayed: own }), opens(next));
+    let failed = Input::RelayBindFailed { relayed: next };
+    assert_eq!(first(&mut world, failed), Output::CloseRelay { relayed: own });
+    let Output::OpenRelay { relayed: another, .. } = world.relay.poll_output() else {
+        panic!("tries another")
+    };
+    assert_eq!(another.port % 2, 0);
+    let outputs = world.input(Input::RelayBound { relayed: another });
     let [Output::Reply { data, .. }] = &outputs[..] else { panic!("{outputs:?}") };
-    assert_eq!((code(data), port(data)), (0, another.0));
+    assert_eq!((code(data), port(data)), (0, another.port));
 }
 
 #[test]
@@ -143,17 +154,17 @@ fn a_client_that_goes_while_a_pair_is_bound_leaves_nothing() {
     let mut world = World::new(config());
     let mut rtp = client(&mut world, udp(A), "alice");
     let request = allocate(&mut rtp, &[(Kind::EVEN_PORT, EVEN_AND_NEXT)]);
-    let Output::OpenRelay { port: own } =
+    let Output::OpenRelay { relayed: own, .. } =
         first(&mut world, Input::FromClient { client: udp(A), data: &request })
     else {
         panic!("opens")
     };
-    let next = RelayedPort(own.0 + 1);
-    assert_eq!(first(&mut world, Input::RelayBound { port: own }), Output::OpenRelay { port: next });
+    let next = own.at_port(own.port + 1);
+    assert_eq!(first(&mut world, Input::RelayBound { relayed: own }), opens(next));
     let gone = Input::ClientGone { client: udp(A) };
-    assert_eq!(first(&mut world, gone), Output::CloseRelay { port: own });
-    let bound = Input::RelayBound { port: next };
-    assert_eq!(first(&mut world, bound), Output::CloseRelay { port: next });
+    assert_eq!(first(&mut world, gone), Output::CloseRelay { relayed: own });
+    let bound = Input::RelayBound { relayed: next };
+    assert_eq!(first(&mut world, bound), Output::CloseRelay { relayed: next });
     assert_eq!(world.relay.allocations(), 0);
     for host in 0..5 {
         pair(&mut world, udp(&format!("203.0.113.9:{}", 1000 + host)), "alice");
