@@ -118,7 +118,7 @@ fn start_turn(
     if !config.enabled {
         return Ok(None);
     }
-    let turn = turn::net::start(config, gate, media.addresses(), media.sink(), registry)?;
+    let turn = turn::net::start(&config.into(), gate, media.addresses(), media.sink(), registry)?;
     media.set_turn(turn.sink());
     Ok(Some(turn))
 }

@@ -10,7 +10,7 @@ use common::metrics::Registry;
 use media::ice::{RemoteAddr, Via};
 use media::sfu::{self, Sfu, SfuConfig};
 use signaling::hub::{Hub, HubConfig, IceServers};
-use turn::relay::{Relay, RelayConfig, RelayIp, STRANGER_ANSWERS_PER_SECOND};
+use turn::relay::{Relay, RelayConfig, RelayIp};
 
 use crate::dice::Dice;
 use crate::plan::Plan;
@@ -102,16 +102,9 @@ impl Node {
         let config = RelayConfig {
             realm: relay_user::REALM.into(),
             secret: relay_user::secret(),
-            users: Default::default(),
             relay_ips: vec![RelayIp::direct(SERVER)],
-            keep_address_family: false,
             ports: 49_152..=49_252,
-            own_media: vec![],
-            denied_peers: vec![],
-            allowed_peers: vec![],
-            user_quota: 0,
-            total_quota: 0,
-            stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
+            ..RelayConfig::default()
         };
         let metrics = turn::metrics::Metrics::register(&Registry::new());
         Relay::new(config, metrics, dice.seed(), now, unix)

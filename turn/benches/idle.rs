@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, REALM, addr, attribute, code, secret};
-use common::config;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
 use common::net::Gate;
+use turn::relay::{RelayConfig, RelayIp};
+use turn::settings::Settings;
 use turn::stun::Writer;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
@@ -62,21 +63,14 @@ fn allocate(server: SocketAddr, index: usize) {
 
 fn main() {
     let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ALLOCATIONS);
-    let settings = config::Turn {
-        enabled: true,
-        listen: vec![addr("127.0.0.1:0")],
+    let relay = RelayConfig {
         realm: REALM.into(),
-        relay_ip: addr("127.0.0.1:0").ip(),
-        external_ip: None,
-        min_port: 10_000,
-        max_port: 30_000,
         secret: secret(),
-        users: [].into(),
-        denied_peers: vec![],
-        allowed_peers: vec![],
-        user_quota: 0,
-        total_quota: 0,
+        relay_ips: vec![RelayIp::direct(addr("127.0.0.1:0").ip())],
+        ports: 10_000..=30_000,
+        ..RelayConfig::default()
     };
+    let settings = Settings { listen: vec![addr("127.0.0.1:0")], relay };
     let gate = Gate::new(64, 64, true);
     let handle = turn::net::start(&settings, gate, vec![], Arc::new(NoMedia), &Registry::new());
     let handle = handle.expect("it starts");

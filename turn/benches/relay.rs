@@ -40,16 +40,11 @@ impl World {
         let config = RelayConfig {
             realm: REALM.into(),
             secret: secret(),
-            users: [].into(),
             relay_ips: vec![RelayIp::direct(addr("10.0.0.1:1").ip())],
-            keep_address_family: false,
             ports: 20_000..=60_000,
             own_media: vec![addr("10.0.0.1:44444")],
-            denied_peers: vec![],
-            allowed_peers: vec![],
-            user_quota: 0,
-            total_quota: 0,
             stranger_answers_per_second: u32::MAX,
+            ..RelayConfig::default()
         };
         let (metrics, now) = (Metrics::register(&Registry::new()), Instant::now());
         let relay = Relay::new(config, metrics, [1; 32], now, Duration::from_secs(UNIX));

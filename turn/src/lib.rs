@@ -14,4 +14,5 @@ pub mod net;
 pub mod peer_policy;
 pub mod relay;
 pub mod routes;
+pub mod settings;
 pub mod stun;

@@ -57,16 +57,12 @@ impl World {
         let config = RelayConfig {
             realm: REALM.into(),
             secret: secret(),
-            users: Default::default(),
             relay_ips: vec![RelayIp { bound: addr(PEERS[4]).ip(), shown: addr(PEERS[5]).ip() }],
-            keep_address_family: false,
             ports: PORTS,
             own_media: vec![addr(PEERS[5])],
-            denied_peers: vec![],
-            allowed_peers: vec![],
             user_quota: USER_QUOTA,
-            total_quota: 0,
             stranger_answers_per_second: 50,
+            ..RelayConfig::default()
         };
         #[allow(clippy::disallowed_methods)] // virtual from here on
         let now = Instant::now();

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::config;
 use common::handover::DatagramSink;
 use common::metrics::{Counter, Registry};
 use common::net::{AcceptErrors, BatchSocket, Gate, UdpMetrics};
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::relay::{Input, Relay, RelayConfig};
+use crate::settings::Settings;
 use worker::{SharedWorker, Worker};
 
 /// Datagrams from the media on their way to the relay's thread; what comes when it is full is lost and counted.
@@ -80,7 +80,7 @@ impl Drop for TurnHandle {
 /// Binds the listeners and starts the relay's thread. `gate` lets TCP connections in; `own_media` are the addresses that our
 /// media is announced at, and what clients send there goes to `media`.
 pub fn start(
-    settings: &config::Turn,
+    settings: &Settings,
     gate: Arc<Gate>,
     own_media: Vec<SocketAddr>,
     media: Arc<dyn DatagramSink>,
@@ -94,7 +94,7 @@ pub fn start(
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-    let config = RelayConfig::new(settings, own_media);
+    let config = RelayConfig { own_media, ..settings.relay.clone() };
     let relay = Relay::new(config, metrics.clone(), seed, Instant::now(), unix_time);
 
     let (queue, from_media) = mpsc::channel(MEDIA_QUEUE);

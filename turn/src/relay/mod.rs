@@ -13,11 +13,8 @@ mod reservations;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use common::config;
-use ipnet::IpNet;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use slab::Slab;
@@ -33,64 +30,10 @@ use crate::auth::{Authenticator, StrangerLimit, quota_name};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
 use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
-
-/// Answers to strangers per second and network (/24, /64): a hundred people behind one address may join at once.
-pub const STRANGER_ANSWERS_PER_SECOND: u32 = 200;
+pub use crate::settings::RelayConfig;
 
 /// How long the core sleeps when nothing is going to expire.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// What the relay needs to know.
-#[derive(Debug, Clone)]
-pub struct RelayConfig {
-    /// STUN realm.
-    pub realm: String,
-    /// Shared secret of time-limited credentials.
-    pub secret: config::Secret,
-    /// Static users and their passwords.
-    pub users: std::collections::BTreeMap<String, config::Secret>,
-    /// Addresses of relay sockets, of one family or of both.
-    pub relay_ips: Vec<RelayIp>,
-    /// Without REQUESTED-ADDRESS-FAMILY a client gets the family that it comes from, not IPv4.
-    pub keep_address_family: bool,
-    /// Relay ports, of each relay address.
-    pub ports: RangeInclusive<u16>,
-    /// Our own media, reached in memory.
-    pub own_media: Vec<SocketAddr>,
-    /// Refused peers beside the built-in ranges.
-    pub denied_peers: Vec<IpNet>,
-    /// Allowed peers; wins over everything denied.
-    pub allowed_peers: Vec<IpNet>,
-    /// Allocations per user; 0 is unlimited.
-    pub user_quota: usize,
-    /// Allocations in all; 0 is unlimited.
-    pub total_quota: usize,
-    /// See [`STRANGER_ANSWERS_PER_SECOND`].
-    pub stranger_answers_per_second: u32,
-}
-
-impl RelayConfig {
-    /// From `[turn]`, with the addresses that our media is announced at.
-    pub fn new(turn: &config::Turn, own_media: Vec<SocketAddr>) -> Self {
-        Self {
-            realm: turn.realm.clone(),
-            secret: turn.secret.clone(),
-            users: turn.users.clone(),
-            relay_ips: vec![RelayIp {
-                bound: turn.relay_ip,
-                shown: turn.external_ip.unwrap_or(turn.relay_ip),
-            }],
-            keep_address_family: false,
-            ports: turn.min_port..=turn.max_port,
-            own_media,
-            denied_peers: turn.denied_peers.clone(),
-            allowed_peers: turn.allowed_peers.clone(),
-            user_quota: turn.user_quota,
-            total_quota: turn.total_quota,
-            stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
-        }
-    }
-}
 
 /// The core.
 #[derive(Debug)]

@@ -31,14 +31,10 @@ pub fn config() -> RelayConfig {
         secret: secret(),
         users: [("static".to_owned(), secret())].into(),
         relay_ips: vec![RelayIp { bound: addr("10.0.0.1:0").ip(), shown: addr(MEDIA).ip() }],
-        keep_address_family: false,
         ports: 50_000..=50_009,
         own_media: vec![addr(MEDIA)],
-        denied_peers: vec![],
-        allowed_peers: vec![],
-        user_quota: 0,
-        total_quota: 0,
         stranger_answers_per_second: 1000,
+        ..RelayConfig::default()
     }
 }
 

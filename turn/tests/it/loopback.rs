@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::config;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
 use common::net::Gate;
 use turn::net::TurnHandle;
+use turn::relay::{RelayConfig, RelayIp};
+use turn::settings::Settings;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
 use turn::stun::{Message, Writer};
@@ -32,21 +33,15 @@ impl DatagramSink for Media {
 }
 
 fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
-    let settings = config::Turn {
-        enabled: true,
-        listen: vec![addr("127.0.0.1:0")],
+    let relay = RelayConfig {
         realm: REALM.into(),
-        relay_ip: addr(MEDIA).ip(),
-        external_ip: None,
-        min_port: 20_000,
-        max_port: 29_999,
         secret: secret(),
-        users: [].into(),
-        denied_peers: vec![],
+        relay_ips: vec![RelayIp::direct(addr(MEDIA).ip())],
+        ports: 20_000..=29_999,
         allowed_peers: vec!["127.0.0.0/8".parse().expect("a net")],
-        user_quota: 0,
-        total_quota: 0,
+        ..RelayConfig::default()
     };
+    let settings = Settings { listen: vec![addr("127.0.0.1:0")], relay };
     let (sender, media) = mpsc::channel();
     let registry = Registry::new();
     let media_sink = Arc::new(Media(sender));
