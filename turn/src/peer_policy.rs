@@ -94,20 +94,19 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
-    let special = ip.is_loopback()
-        || ip.is_unspecified()
-        || a & 0xFE00 == 0xFC00                         // unique local, RFC 4193, and fd00:ec2::254
-        || a & 0xFFC0 == 0xFE80                         // link-local, RFC 4291
-        || a & 0xFFC0 == 0xFEC0                         // site-local, RFC 3879
-        || ip.is_multicast()
-        || a == 0x100 && b == 0                         // discard-only, RFC 6666
-        || a == 0x64 && b == 0xFF9B                     // local NAT64, RFC 8215
-        || a == 0x2001 && b & 0xFE00 == 0; // IETF protocols, RFC 2928
+    // Only 2000::/3 is handed out (RFC 4291 §2.4, IANA's IPv6 address space registry): what else there is, from ::1 over
+    // fd00:ec2::254 and link-local to multicast, is not of the Internet.
+    let special = a & 0xE000 != 0x2000
+        || a == 0x2001 && b & 0xFE00 == 0               // IETF protocols, RFC 2928
+        || a == 0x2001 && b == 0xDB8                    // documentation, RFC 3849
+        || a == 0x3FFF && b & 0xF000 == 0; // documentation, RFC 9637
     !special
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn verdict(policy: &PeerPolicy, ip: &str) -> Verdict {
@@ -188,5 +187,83 @@ mod tests {
         assert_eq!(verdict(&policy, "9.9.9.8"), Verdict::Denied);
         assert_eq!(verdict(&policy, "192.168.1.10"), Verdict::OwnOnly);
         assert_eq!(verdict(&policy, "192.168.1.11"), Verdict::Denied);
+    }
+
+    /// Every way that we know of writing an IPv4 address as an IPv6 one.
+    fn forms(v4: Ipv4Addr) -> [Ipv6Addr; 9] {
+        let low = u128::from(v4.to_bits());
+        let with = |high: u128| Ipv6Addr::from_bits(high | low);
+        [
+            with(0),                                                                       // IPv4-compatible
+            with(0xFFFF << 32),                                                            // IPv4-mapped
+            with(0xFFFF << 48),                                                            // IPv4-translated
+            with(0x64_FF9B << 96),                                                         // NAT64
+            Ipv6Addr::from_bits(0x2002 << 112 | low << 80 | 0xDEAD),                       // 6to4
+            Ipv6Addr::from_bits(0x2001 << 112 | 0x4136_E378 << 64 | (!low & 0xFFFF_FFFF)), // Teredo
+            with(0x2A00 << 112 | 0x5EFE << 32),                                            // ISATAP
+            with(0x2A00 << 112 | 0x0200_5EFE << 32), // ISATAP, universal bit
+            with(0xFE80 << 112 | 0x5EFE << 32),      // ISATAP, link-local
+        ]
+    }
+
+    fn any_v4() -> impl Strategy<Value = Ipv4Addr> {
+        let special = [
+            [127, 0, 0, 1],
+            [10, 0, 0, 1],
+            [169, 254, 169, 254],
+            [192, 168, 1, 10],
+            [100, 64, 0, 1],
+            [0, 0, 0, 0],
+            [224, 0, 0, 1],
+            [255, 255, 255, 255],
+            [8, 8, 8, 8],
+        ];
+        prop_oneof![
+            any::<u32>().prop_map(Ipv4Addr::from_bits),
+            proptest::sample::select(special.to_vec()).prop_map(Ipv4Addr::from)
+        ]
+    }
+
+    fn nets() -> impl Strategy<Value = Vec<IpNet>> {
+        let net = (any_v4(), 0u8..=32)
+            .prop_map(|(ip, bits)| IpNet::new(IpAddr::V4(ip), bits).expect("at most 32").trunc());
+        proptest::collection::vec(net, 0..3)
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_of_an_address_has_the_verdict_of_the_address(
+            ip in any_v4(), denied in nets(), allowed in nets(), own in proptest::collection::vec(any_v4(), 0..3),
+        ) {
+            let policy = PeerPolicy::new(denied, allowed, own.into_iter().map(IpAddr::V4).collect());
+            let plain = policy.verdict(IpAddr::V4(ip));
+            for form in forms(ip) {
+                let is_its_own = form.is_unspecified() || form.is_loopback();
+                prop_assert_eq!(canonical(IpAddr::V6(form)) == IpAddr::V4(ip), !is_its_own, "{}", form);
+                if !is_its_own {
+                    prop_assert_eq!(policy.verdict(IpAddr::V6(form)), plain, "{} as {}", ip, form);
+                }
+            }
+        }
+
+        #[test]
+        fn our_own_address_is_reachable_whatever_is_denied(ip in any_v4(), denied in nets(), v6 in any::<u128>()) {
+            let everything = [denied, vec!["::/0".parse().expect("a net"), "0.0.0.0/0".parse().expect("a net")]].concat();
+            let v6 = Ipv6Addr::from_bits(v6);
+            let policy = PeerPolicy::new(everything, vec![], vec![ip.into(), v6.into()]);
+            prop_assert_eq!(policy.verdict(ip.into()), Verdict::OwnOnly);
+            prop_assert_eq!(policy.verdict(v6.into()), Verdict::OwnOnly);
+        }
+
+        /// Whatever an IPv6 address holds: what is not global unicast (RFC 4291 §2.4) is nobody's peer.
+        #[test]
+        fn only_global_unicast_is_reachable(bits in any::<u128>(), high in any::<u8>()) {
+            let ip = Ipv6Addr::from_bits(bits >> 8 | u128::from(high) << 120);
+            let is_global = ip.segments()[0] & 0xE000 == 0x2000;
+            let policy = PeerPolicy::default();
+            if !is_global && canonical(ip.into()) == IpAddr::V6(ip) {
+                prop_assert_eq!(policy.verdict(ip.into()), Verdict::Denied, "{}", ip);
+            }
+        }
     }
 }
