@@ -109,6 +109,7 @@ impl Metrics {
             ErrorCode::UNKNOWN_ATTRIBUTE => "420",
             ErrorCode::ALLOCATION_MISMATCH => "437",
             ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED => "440",
+            ErrorCode::WRONG_CREDENTIALS => "441",
             ErrorCode::UNSUPPORTED_TRANSPORT => "442",
             ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH => "443",
             ErrorCode::ALLOCATION_QUOTA_REACHED => "486",

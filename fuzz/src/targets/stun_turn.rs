@@ -72,7 +72,7 @@ pub fn run(data: &[u8]) {
 /// reads addresses that are shorter than their family's.
 fn compare(datagram: &[u8], ours: &Message<'_>) {
     let Ok(theirs) = StunMessage::parse(datagram) else { return };
-    if ours.has_integrity() {
+    if ours.has_message_integrity() {
         let verdict = ours.integrity_holds(&Key::raw(PASSWORD.as_bytes()));
         return assert_eq!(verdict, theirs.verify(PASSWORD.as_bytes(), hmac_sha1));
     }
@@ -93,7 +93,8 @@ fn compare(datagram: &[u8], ours: &Message<'_>) {
 /// Writes the attributes up to the integrity once more.
 fn again(ours: &Message<'_>) {
     let key = Key::raw(b"another");
-    let plain = || ours.attributes().filter(|attribute| attribute.kind != Kind::MESSAGE_INTEGRITY);
+    let integrity = [Kind::MESSAGE_INTEGRITY, Kind::MESSAGE_INTEGRITY_SHA256];
+    let plain = || ours.attributes().filter(|attribute| !integrity.contains(&attribute.kind));
     let mut writer = Writer::new(ours.class(), ours.method(), ours.transaction_id());
     for attribute in plain() {
         writer.attribute(attribute.kind, attribute.value);

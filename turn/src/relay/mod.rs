@@ -26,7 +26,7 @@ pub use io::{ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_
 use reservations::Reservations;
 
 use crate::allocation::{Allocation, Side, State};
-use crate::auth::{Authenticator, StrangerLimit, quota_name};
+use crate::auth::{Authenticator, Credentials, NONCE_LIFETIME, StrangerLimit};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
 use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
@@ -81,6 +81,8 @@ impl Relay {
         own.extend(config.relay_ips.iter().flat_map(|ip| [ip.bound, ip.shown]));
         let policy = PeerPolicy::new(config.denied_peers.clone(), config.allowed_peers.clone(), own.clone());
         own.retain(|ip| policy.verdict(*ip) == Verdict::OwnOnly);
+        let credentials =
+            Credentials { secrets: vec![config.secret], users: config.users, ..Credentials::default() };
         Self {
             ips: RelayIps::new(&config.relay_ips, config.ports),
             keep_address_family: config.keep_address_family,
@@ -88,7 +90,7 @@ impl Relay {
             own_only: own.into_iter().map(canonical).collect(),
             user_quota: config.user_quota,
             total_quota: config.total_quota,
-            auth: Authenticator::new(config.realm, config.secret, config.users, &nonce_secret),
+            auth: Authenticator::new(config.realm, &credentials, Some(NONCE_LIFETIME), &nonce_secret),
             strangers: StrangerLimit::new(config.stranger_answers_per_second, rng.next_u64(), now),
             policy,
             metrics,
@@ -195,7 +197,7 @@ impl Relay {
 
     fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let client = allocation.client;
-        *self.per_user.entry(quota_name(&allocation.proof.username).to_owned()).or_default() += 1;
+        *self.per_user.entry(allocation.proof.account().to_owned()).or_default() += 1;
         let id = AllocationId(self.allocations.insert(allocation) as u32); // fewer than ports
         let allocation = &self.allocations[id.0 as usize];
         self.by_client.insert(client, id);
@@ -213,7 +215,7 @@ impl Relay {
         if let Some(at) = allocation.expires() {
             self.expiries.remove(&(at, id));
         }
-        let user = quota_name(&allocation.proof.username);
+        let user = allocation.proof.account();
         if let Some(count) = self.per_user.get_mut(user) {
             *count -= 1;
             if *count == 0 {

@@ -14,7 +14,7 @@ use super::families::{AddressError, Offer, family_of};
 use super::io::{ClientAddr, Transport};
 use super::reservations::Token;
 use crate::allocation::{Allocation, Pending, PortWish, Side, State, granted_lifetime};
-use crate::auth::{Proof, quota_name};
+use crate::auth::Proof;
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
 use crate::peer_policy::Verdict;
@@ -87,6 +87,7 @@ impl Relay {
             Ok(proof) => proof,
             Err(code) => return self.challenge(client, &message, code),
         };
+        let foreign = known.is_some_and(|known| known.username() != proof.username());
         let request = Request { client, message, proof };
         let unknown = unknown_attributes(&message);
         if !unknown.is_empty() {
@@ -94,6 +95,7 @@ impl Relay {
             return self.answer(&request, refuse_unknown(&message, &unknown));
         }
         let outcome = match message.method() {
+            _ if foreign => Err(ErrorCode::WRONG_CREDENTIALS),
             Method::ALLOCATE => self.allocate(&request),
             Method::REFRESH => self.refresh(&request),
             Method::CREATE_PERMISSION => self.create_permission(&request),
@@ -119,10 +121,7 @@ impl Relay {
         let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
         answer.error(code);
         if matches!(code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE) {
-            let nonce = self.auth.nonce(client.remote, self.unix_seconds());
-            answer
-                .attribute(Kind::REALM, self.auth.realm().as_bytes())
-                .attribute(Kind::NONCE, nonce.as_bytes());
+            self.auth.challenge(&mut answer, client.remote, self.unix_seconds(), true);
         }
         if message.fingerprint_holds().is_some() {
             answer.fingerprint();
@@ -180,7 +179,7 @@ impl Relay {
         if others.iter().any(|kind| message.attribute(*kind).is_some()) {
             return Err(ErrorCode::BAD_REQUEST);
         }
-        let relayed = self.reservations.redeem(token, quota_name(&request.proof.username));
+        let relayed = self.reservations.redeem(token, request.proof.account());
         relayed.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
     }
 
@@ -196,7 +195,7 @@ impl Relay {
     }
 
     fn check_quotas(&self, proof: &Proof) -> Result<(), ErrorCode> {
-        let user = quota_name(&proof.username);
+        let user = proof.account();
         let used = self.per_user.get(user).copied().unwrap_or(0);
         if self.user_quota != 0 && used + self.reservations.of_user(user) >= self.user_quota {
             return Err(ErrorCode::ALLOCATION_QUOTA_REACHED);
@@ -262,7 +261,7 @@ impl Relay {
     fn reserve(&mut self, id: AllocationId, relayed: RelayedAddr) -> Token {
         let mut token = Token::default();
         self.rng.fill_bytes(&mut token);
-        let user = quota_name(&self.allocations[id.0 as usize].proof.username);
+        let user = self.allocations[id.0 as usize].proof.account();
         self.reservations.add(relayed, token, user, self.now);
         self.by_relayed.remove(&relayed);
         token
@@ -402,7 +401,7 @@ fn address_error((family, code): AddressError) -> Vec<u8> {
 }
 
 fn sealed(mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
-    answer.integrity(&proof.key.ready());
+    proof.sign(&mut answer);
     if fingerprint {
         answer.fingerprint();
     }

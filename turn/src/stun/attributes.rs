@@ -41,6 +41,12 @@ impl Kind {
     pub const REQUESTED_TRANSPORT: Self = Self(0x0019);
     /// DONT-FRAGMENT
     pub const DONT_FRAGMENT: Self = Self(0x001A);
+    /// MESSAGE-INTEGRITY-SHA256
+    pub const MESSAGE_INTEGRITY_SHA256: Self = Self(0x001C);
+    /// PASSWORD-ALGORITHM
+    pub const PASSWORD_ALGORITHM: Self = Self(0x001D);
+    /// USERHASH
+    pub const USERHASH: Self = Self(0x001E);
     /// XOR-MAPPED-ADDRESS
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// RESERVATION-TOKEN
@@ -49,6 +55,12 @@ impl Kind {
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// ADDRESS-ERROR-CODE
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
+    /// PASSWORD-ALGORITHMS
+    pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
+    /// SOFTWARE
+    pub const SOFTWARE: Self = Self(0x8022);
+    /// ALTERNATE-SERVER
+    pub const ALTERNATE_SERVER: Self = Self(0x8023);
     /// FINGERPRINT
     pub const FINGERPRINT: Self = Self(0x8028);
 
@@ -78,6 +90,9 @@ impl Kind {
                 | Self::EVEN_PORT
                 | Self::REQUESTED_TRANSPORT
                 | Self::DONT_FRAGMENT
+                | Self::MESSAGE_INTEGRITY_SHA256
+                | Self::PASSWORD_ALGORITHM
+                | Self::USERHASH
                 | Self::XOR_MAPPED_ADDRESS
                 | Self::RESERVATION_TOKEN
                 | Self::FINGERPRINT

@@ -1,6 +1,6 @@
 //! STUN messages, read where they lie and written into one buffer.
 //!
-//! [`header`] is the 20-byte start of every message, [`attributes`] the values behind it, [`integrity`] the two check
+//! [`header`] is the 20-byte start of every message, [`attributes`] the values behind it, [`integrity`] the three check
 //! values. Reading is total: any bytes give a [`Message`] or a [`ParseError`]. RFC 8489 (and RFC 5389 clients).
 
 pub mod attributes;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use attributes::Kind;
 use header::{Class, HEADER_BYTES, Header, Method, TransactionId};
-use integrity::Key;
+use integrity::{Integrity, Key};
 
 /// Why bytes are no STUN message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,7 @@ pub struct Message<'a> {
     bytes: &'a [u8],
     header: Header,
     integrity_at: Option<usize>,
+    integrity_sha256_at: Option<usize>,
     fingerprint_at: Option<usize>,
 }
 
@@ -51,7 +52,8 @@ impl<'a> Message<'a> {
         if header.length % 4 != 0 || header.length != bytes.len() - HEADER_BYTES {
             return Err(ParseError::Length);
         }
-        let mut message = Self { bytes, header, integrity_at: None, fingerprint_at: None };
+        let mut message =
+            Self { bytes, header, integrity_at: None, integrity_sha256_at: None, fingerprint_at: None };
         let mut at = HEADER_BYTES;
         let mut count = 0;
         while at < bytes.len() {
@@ -64,8 +66,12 @@ impl<'a> Message<'a> {
             if count > ATTRIBUTES_MAX {
                 return Err(ParseError::TooMany);
             }
-            if kind == Kind::MESSAGE_INTEGRITY && message.integrity_at.is_none() {
+            let signed = message.integrity_sha256_at.is_some(); // nothing but FINGERPRINT counts behind it
+            if kind == Kind::MESSAGE_INTEGRITY && message.integrity_at.is_none() && !signed {
                 message.integrity_at = Some(at);
+            }
+            if kind == Kind::MESSAGE_INTEGRITY_SHA256 && !signed {
+                message.integrity_sha256_at = Some(at);
             }
             if kind == Kind::FINGERPRINT && next == bytes.len() {
                 message.fingerprint_at = Some(at);
@@ -90,9 +96,9 @@ impl<'a> Message<'a> {
         self.header.transaction_id
     }
 
-    /// The attributes that count: those behind MESSAGE-INTEGRITY are nobody's (RFC 8489 §14.5) and not listed.
+    /// The attributes that count: those behind the first integrity are nobody's (RFC 8489 §14.5, §14.6) and not listed.
     pub fn attributes(&self) -> Attributes<'a> {
-        let end = match self.integrity_at {
+        let end = match self.integrity_at.or(self.integrity_sha256_at) {
             Some(at) => at + 4 + tlv(self.bytes, at).map_or(0, |(_, value)| value.len().next_multiple_of(4)),
             None => self.bytes.len(),
         };
@@ -119,14 +125,32 @@ impl<'a> Message<'a> {
         attributes::read_xor_address(self.attribute(wanted)?, self.transaction_id())
     }
 
-    /// Whether the message carries MESSAGE-INTEGRITY.
+    /// Whether the message carries MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256.
     pub fn has_integrity(&self) -> bool {
+        self.integrity().is_some()
+    }
+
+    /// Whether the message carries MESSAGE-INTEGRITY itself.
+    pub fn has_message_integrity(&self) -> bool {
         self.integrity_at.is_some()
     }
 
-    /// Whether MESSAGE-INTEGRITY is there and right, in constant time.
+    /// The better of the integrities that the message carries.
+    pub fn integrity(&self) -> Option<Integrity> {
+        match (self.integrity_sha256_at, self.integrity_at) {
+            (Some(_), _) => Some(Integrity::Sha256),
+            (None, Some(_)) => Some(Integrity::Sha1),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the integrity that this key is for is there and right, in constant time.
     pub fn integrity_holds(&self, key: &Key) -> bool {
-        self.integrity_at.is_some_and(|at| integrity::holds(self.bytes, at, key))
+        let at = match key.integrity() {
+            Integrity::Sha1 => self.integrity_at,
+            Integrity::Sha256 => self.integrity_sha256_at,
+        };
+        at.is_some_and(|at| integrity::holds(self.bytes, at, key))
     }
 
     /// `None` without FINGERPRINT, otherwise whether it is right.
@@ -225,11 +249,11 @@ impl Writer {
         self.attribute(Kind::ERROR_CODE, &value)
     }
 
-    /// Appends MESSAGE-INTEGRITY.
+    /// Appends MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256, whichever the key is for.
     pub fn integrity(&mut self, key: &Key) -> &mut Self {
-        self.set_length(self.bytes.len() + integrity::INTEGRITY_BYTES);
+        self.set_length(self.bytes.len() + key.integrity().bytes());
         let tag = key.sign(&[&self.bytes]);
-        self.attribute(Kind::MESSAGE_INTEGRITY, tag.as_ref())
+        self.attribute(key.integrity().kind(), tag.as_ref())
     }
 
     /// Appends FINGERPRINT; nothing may follow.

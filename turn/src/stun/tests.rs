@@ -1,7 +1,8 @@
-//! RFC 5769's vectors, and stun-rs as a second opinion.
+//! The vectors of RFC 5769 and RFC 8489, and stun-rs as a second opinion.
 
 use super::*;
 use crate::stun::attributes::ErrorCode;
+use crate::stun::integrity::{LongTermKey, PasswordAlgorithm};
 use proptest::prelude::*;
 use stun_rs::{DecoderContextBuilder, MessageDecoderBuilder};
 
@@ -56,6 +57,75 @@ fn rfc_5769_long_term_credentials_hold() {
     let realm = message.text(Kind::REALM).expect("UTF-8");
     assert!(message.integrity_holds(&Key::long_term(user, realm, b"TheMatrIX")));
     assert!(!message.integrity_holds(&Key::long_term(user, realm, b"theMatrIX")));
+}
+
+/// RFC 8489 Appendix B.1, but for the length in its header, which counts the header too (0x9c for 0x88).
+const LONG_TERM_SHA256: &str =
+    "0001009c2112a44278ad3433c6ad72c029da412e001e00204a3cf38fef6992bda952c6780417da0f24819415569e60b205c46e41407f1704
+    001500296f624d61744a6f733241414143662f2f3439396b39353464364f4c33346f4c394653547679363473410000000014000b6578616d
+    706c652e6f726700001c0020e4686c8f0edeb59013e07090010a93efccbccc544c0a45d9f830aa6d6f735a01";
+
+#[test]
+fn rfc_8489_userhash_and_sha256_hold() {
+    let user = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}";
+    let key = LongTermKey::new(PasswordAlgorithm::Sha256, user, "example.org", b"TheMatrIX");
+    let key = key.ready(Integrity::Sha256);
+    let published = hex(LONG_TERM_SHA256);
+    assert_eq!(Message::parse(&published).err(), Some(ParseError::Length), "as it is printed");
+    let (signed, attribute) = published.split_at(published.len() - Integrity::Sha256.bytes());
+    assert_eq!(key.sign(&[signed]).as_ref(), &attribute[4..]);
+
+    let mut writer =
+        Writer::new(Class::Request, Method::BINDING, TransactionId(*b"x\xad43\xc6\xadr\xc0)\xdaA."));
+    writer
+        .attribute(Kind::USERHASH, &integrity::userhash(user, "example.org"))
+        .attribute(Kind::NONCE, b"obMatJos2AAACf//499k954d6OL34oL9FSTvy64sA")
+        .attribute(Kind::REALM, b"example.org")
+        .integrity(&key);
+    let ours = writer.finish();
+    assert_eq!((ours[3], &ours[4..120], ours.len()), (0x88, &signed[4..], published.len()));
+    let message = Message::parse(&ours).expect("well-formed");
+    assert!(message.integrity_holds(&key));
+    let with_md5 = LongTermKey::new(PasswordAlgorithm::Md5, user, "example.org", b"TheMatrIX");
+    assert!(!message.integrity_holds(&with_md5.ready(Integrity::Sha256)));
+}
+
+#[test]
+fn a_shortened_sha256_is_refused() {
+    let key = Key::raw_sha256(b"k");
+    let mut writer = Writer::new(Class::Request, Method::REFRESH, TransactionId([1; 12]));
+    writer.integrity(&key);
+    let whole = writer.finish();
+    assert!(Message::parse(&whole).expect("well-formed").integrity_holds(&key));
+    for bytes in [16, 20, 28] {
+        // A length in the header that fits the shorter value, and the HMAC that goes with it.
+        let mut head = whole[..HEADER_BYTES].to_vec();
+        head[3] = 4 + bytes;
+        let tag = key.sign(&[&head]);
+        head.extend_from_slice(&[0, 0x1c, 0, bytes]);
+        head.extend_from_slice(&tag.as_ref()[..usize::from(bytes)]);
+        let message = Message::parse(&head).expect("well-formed");
+        assert!(message.has_integrity() && !message.integrity_holds(&key), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn of_two_integrities_the_better_one_counts() {
+    let (sha1, sha256) = (Key::raw(b"k"), Key::raw_sha256(b"k"));
+    let mut both = Writer::new(Class::Request, Method::REFRESH, TransactionId([1; 12]));
+    both.number(Kind::LIFETIME, 5).integrity(&sha1).number(Kind::LIFETIME, 6).integrity(&sha256);
+    both.number(Kind::LIFETIME, 7).fingerprint();
+    let bytes = both.finish();
+    let message = Message::parse(&bytes).expect("well-formed");
+    assert_eq!(message.integrity(), Some(Integrity::Sha256));
+    assert!(message.integrity_holds(&sha1) && message.integrity_holds(&sha256));
+    assert_eq!(message.attributes().filter(|a| a.kind == Kind::LIFETIME).count(), 1);
+
+    let mut reversed = Writer::new(Class::Request, Method::REFRESH, TransactionId([1; 12]));
+    reversed.integrity(&sha256).integrity(&sha1);
+    let bytes = reversed.finish();
+    let message = Message::parse(&bytes).expect("well-formed");
+    assert!(!message.has_message_integrity() && message.integrity_holds(&sha256));
 }
 
 #[test]
