@@ -63,8 +63,10 @@ impl Causeway {
         let gates = Gates::new(config);
         let media = media::net::start(&config.media, &gates.media, events, &registry)?;
         let turn = start_turn(&config.turn, gates.turn, &media, &registry)?;
-        let listening = turn.as_ref().map_or(&[][..], TurnHandle::addresses);
-        let ice_urls = ice_urls(config, listening);
+        let ice_urls = turn.as_ref().map_or_else(Vec::new, |turn| {
+            let secure = turn.tls_addresses().iter().map(|address| secure_url(config, *address));
+            ice_urls(config, turn.addresses()).into_iter().chain(secure).collect()
+        });
         let signaling = signaling::net::start(Parts {
             config,
             assets: assets::find,
@@ -88,6 +90,9 @@ impl Causeway {
     /// Takes what can change without a restart.
     pub fn reload(&self) {
         self.signaling.reload();
+        if let Some(turn) = &self.turn {
+            turn.reload();
+        }
         tracing::info!("every other setting needs a restart");
     }
 
@@ -140,6 +145,23 @@ fn urls_of(address: SocketAddr) -> [String; 3] {
     ]
 }
 
+/// TURN over TLS, by the name that the certificate is for: the one that people open in their browsers.
+fn secure_url(config: &Config, listening: SocketAddr) -> String {
+    let host = config.http.public_url.as_deref().and_then(host_of).map(str::to_owned);
+    match host {
+        Some(host) => format!("turns:{host}:{}?transport=tcp", listening.port()),
+        None => format!("turns:{}?transport=tcp", reachable(config, listening)),
+    }
+}
+
+/// The host of a URL that the configuration has found to be one.
+fn host_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let port = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
+    Some(&authority[..port.unwrap_or(authority.len())])
+}
+
 /// What clients are told instead of "any address", or of one that a NAT hides.
 fn reachable(config: &Config, listening: SocketAddr) -> SocketAddr {
     let Turn { external_ip, .. } = config.turn;
@@ -169,5 +191,21 @@ mod tests {
         config.turn.external_ip = Some("198.51.100.1".parse().expect("a literal address"));
         assert_eq!(ice_urls(&config, &[any])[0], "stun:198.51.100.1:3478");
         assert!(ice_urls(&config, &[]).is_empty());
+    }
+
+    #[test]
+    fn tls_is_offered_by_the_name_of_the_certificate() {
+        let mut config = Config::dev([7; 32]);
+        let any = "0.0.0.0:5349".parse().expect("a literal address");
+        config.media.announced_ip = "203.0.113.7".parse().expect("a literal address");
+        assert_eq!(secure_url(&config, any), "turns:203.0.113.7:5349?transport=tcp");
+        let mut check = |url: &str, expected: &str| {
+            config.http.public_url = Some(url.into());
+            assert_eq!(secure_url(&config, any), expected);
+        };
+        check("https://call.example.org", "turns:call.example.org:5349?transport=tcp");
+        check("https://call.example.org:8443/", "turns:call.example.org:5349?transport=tcp");
+        check("https://[2001:db8::1]", "turns:[2001:db8::1]:5349?transport=tcp");
+        check("https://[2001:db8::1]:8443", "turns:[2001:db8::1]:5349?transport=tcp");
     }
 }

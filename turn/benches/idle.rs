@@ -70,7 +70,7 @@ fn main() {
         ports: 10_000..=30_000,
         ..RelayConfig::default()
     };
-    let settings = Settings { listen: vec![addr("127.0.0.1:0")], relay };
+    let settings = Settings { listen: vec![addr("127.0.0.1:0")], relay, ..Settings::default() };
     let gate = Gate::new(64, 64, true);
     let handle = turn::net::start(&settings, gate, vec![], Arc::new(NoMedia), &Registry::new());
     let handle = handle.expect("it starts");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use common::config::{self, Secret};
+use common::config::{self, Secret, TlsFiles};
 use ipnet::IpNet;
 
 use crate::relay::RelayIp;
@@ -20,6 +20,10 @@ pub const STRANGER_ANSWERS_PER_SECOND: u32 = 200;
 pub struct Settings {
     /// UDP and TCP listeners.
     pub listen: Vec<SocketAddr>,
+    /// TLS and DTLS listeners. They take plain TCP and UDP too, and those above TLS and DTLS, when there is a certificate.
+    pub tls_listen: Vec<SocketAddr>,
+    /// The certificate, followed when its files change.
+    pub tls: Option<TlsFiles>,
     /// What is decided by the core.
     pub relay: RelayConfig,
 }
@@ -77,6 +81,8 @@ impl From<&config::Turn> for Settings {
     fn from(turn: &config::Turn) -> Self {
         Self {
             listen: turn.listen.clone(),
+            tls_listen: turn.tls_listen.clone(),
+            tls: turn.tls.clone(),
             relay: RelayConfig {
                 realm: turn.realm.clone(),
                 secret: turn.secret.clone(),

@@ -45,6 +45,14 @@ impl Config {
 
         row("turn.enabled", self.turn.enabled.to_string());
         row("turn.listen", list(&self.turn.listen));
+        row("turn.tls_listen", list(&self.turn.tls_listen));
+        match &self.turn.tls {
+            None => row("turn.tls", quoted("off")),
+            Some(files) => {
+                row("turn.tls.cert", quoted(files.cert.display()));
+                row("turn.tls.key", quoted(files.key.display()));
+            }
+        }
         row("turn.realm", quoted(&self.turn.realm));
         row("turn.relay_ip", quoted(self.turn.relay_ip));
         row("turn.external_ip", optional(&self.turn.external_ip));

@@ -138,6 +138,10 @@ pub struct Turn {
     pub enabled: bool,
     /// UDP and TCP listeners.
     pub listen: Vec<SocketAddr>,
+    /// TLS and DTLS listeners.
+    pub tls_listen: Vec<SocketAddr>,
+    /// Their certificate: `turn.tls`, or `http.tls`.
+    pub tls: Option<TlsFiles>,
     /// STUN realm.
     pub realm: String,
     /// Address to bind relay sockets to.

@@ -77,7 +77,7 @@ impl<'a> Parser<'a> {
         let auth = self.auth()?;
         let signaling = self.signaling()?;
         let media = self.media()?;
-        let turn = self.turn(&media)?;
+        let turn = self.turn(&media, &http)?;
         let store = self.store()?;
         let limits = self.limits()?;
         let log = self.log()?;
@@ -212,11 +212,19 @@ impl<'a> Parser<'a> {
         Ok(Media { listen_ip, announced_ip, port, workers, tcp, max_bitrate, codecs })
     }
 
-    fn turn(&mut self, media: &Media) -> Result<Turn> {
+    fn turn(&mut self, media: &Media, http: &Http) -> Result<Turn> {
         let (dev, seed) = (self.dev, self.seed);
         let mut section = self.section("turn")?;
         let enabled = section.get("enabled", true, Value::flag)?;
         let listen = section.addresses("listen", &[local_or_any(dev, 3478)])?;
+        let tls_listen = section.addresses("tls_listen", &[])?;
+        let tls = match section.tls()? {
+            Tls::Unset => http.tls.clone(),
+            given => given.files(),
+        };
+        if tls.is_none() && !tls_listen.is_empty() {
+            return Err(section.error("tls_listen", "needs a certificate: give turn.tls or http.tls"));
+        }
         let realm = section.get("realm", "causeway".to_owned(), |value| realm(value.string()?))?;
         let relay_ip = section.get("relay_ip", media.listen_ip, ip)?;
         let external_ip = section.optional("external_ip", ip)?;
@@ -236,6 +244,8 @@ impl<'a> Parser<'a> {
         let turn = Turn {
             enabled,
             listen,
+            tls_listen,
+            tls,
             realm,
             relay_ip,
             external_ip,

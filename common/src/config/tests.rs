@@ -169,7 +169,7 @@ fn what_is_wrong_is_named_in_one_line() {
     check("limits.max_peers_per_room = 0", "limits.max_peers_per_room: ");
     check("metrics.listen = \"9090\"", "metrics.listen: ");
     check("cluster.redis_url = \"x\"", "cluster: unknown section");
-    check("turn.tls_listen = []", "turn.tls_listen: unknown key");
+    check("turn.tls_listen = []", "turn.tls_listen: expected at least one");
     check("media.port = ", "causeway.toml: line 4: ");
     check("media.announced_ip = \"::\"", "causeway.toml: line 4: ");
 }

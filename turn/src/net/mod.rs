@@ -1,10 +1,11 @@
-//! The shell around the relay: UDP and TCP listeners, relay sockets, one thread of its own.
+//! The shell around the relay: UDP, TCP and TLS listeners, relay sockets, one thread of its own.
 //!
-//! `worker` carries out what the core decides, `udp` and `tcp` feed it; `trains` and `outbox` are what waits to leave. Our own media is reached through
+//! `worker` carries out what the core decides, `udp` and `tcp` feed it, `tls` is before `tcp`; `trains` and `outbox` are what waits to leave. Our own media is reached through
 //! [`DatagramSink`]s both ways, without a socket.
 
 mod outbox;
 mod tcp;
+mod tls;
 mod trains;
 mod udp;
 mod worker;
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::handover::DatagramSink;
 use common::metrics::{Counter, Registry};
-use common::net::{AcceptErrors, BatchSocket, Gate, UdpMetrics};
+use common::net::{AcceptErrors, BatchSocket, CHECK_INTERVAL, Certificate, Gate, UdpMetrics};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,8 @@ const MEDIA_QUEUE: usize = 4096;
 const MEDIA_BATCH: usize = 64;
 /// How often expired allocations are looked for when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
+/// Connections that the kernel keeps for us while we accept others.
+const BACKLOG: i32 = 1024;
 /// Port 0 wants one port for UDP and TCP; the kernel's choice for one may be taken for the other.
 const FREE_PORT_ATTEMPTS: usize = 16;
 
@@ -40,6 +44,8 @@ const FREE_PORT_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub struct TurnHandle {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    certificate: Option<Arc<Certificate>>,
     sink: Arc<MediaSink>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -51,9 +57,21 @@ impl TurnHandle {
         Arc::clone(&self.sink) as Arc<dyn DatagramSink>
     }
 
-    /// The addresses that are listened on, UDP and TCP.
+    /// The addresses of `turn.listen`, UDP and TCP.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of `turn.tls_listen`, TLS and DTLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// Takes what can be taken without a restart: a new certificate.
+    pub fn reload(&self) {
+        if let Some(certificate) = &self.certificate {
+            certificate.reload();
+        }
     }
 
     /// Closes all sockets and waits for the thread.
@@ -88,9 +106,13 @@ pub fn start(
 ) -> io::Result<TurnHandle> {
     let metrics = Metrics::register(registry);
     let udp_metrics = UdpMetrics::register(registry);
-    let listeners =
-        settings.listen.iter().map(|address| bind(*address, &udp_metrics)).collect::<io::Result<Vec<_>>>()?;
+    let certificate = settings.tls.clone().map(|files| Certificate::load("turn.tls", files));
+    let certificate = certificate.transpose().map_err(io::Error::other)?;
+    let mut listeners = bind_all("turn.listen", &settings.listen, &udp_metrics)?;
     let addresses: Vec<SocketAddr> = listeners.iter().map(|(udp, _)| udp.local_addr()).collect();
+    let tls_listeners = bind_all("turn.tls_listen", &settings.tls_listen, &udp_metrics)?;
+    let tls_addresses: Vec<SocketAddr> = tls_listeners.iter().map(|(udp, _)| udp.local_addr()).collect();
+    listeners.extend(tls_listeners);
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
@@ -105,7 +127,8 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = stop.clone();
     let tcp_errors = listeners.iter().map(|_| AcceptErrors::new(registry, "turn")).collect::<Vec<_>>();
-    let admission = tcp::Admission::new(gate, registry);
+    let admission = tcp::Admission::new(gate, certificate.as_ref().map(tls::Tls::new), registry);
+    let followed = certificate.clone();
     let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
@@ -120,34 +143,59 @@ pub fn start(
                 tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp, admission.clone(), errors));
             }
             tokio::task::spawn_local(tick(Rc::clone(&worker)));
+            if let Some(certificate) = followed {
+                tokio::task::spawn_local(follow(certificate));
+            }
             tokio::select! {
                 () = carry_media(worker, from_media) => {}
                 () = stopped.cancelled() => {}
             }
         });
     })?;
-    tracing::info!(?addresses, "relay listens");
-    Ok(TurnHandle { addresses, sink, stop, thread: Some(thread) })
+    tracing::info!(?addresses, ?tls_addresses, "relay listens");
+    Ok(TurnHandle { addresses, tls_addresses, certificate, sink, stop, thread: Some(thread) })
 }
 
-fn bind(address: SocketAddr, metrics: &UdpMetrics) -> io::Result<(BatchSocket, std::net::TcpListener)> {
+type Listener = (BatchSocket, std::net::TcpListener);
+
+/// `setting` is named when an address cannot be bound.
+fn bind_all(setting: &str, addresses: &[SocketAddr], metrics: &UdpMetrics) -> io::Result<Vec<Listener>> {
+    let at =
+        |address, error: io::Error| io::Error::new(error.kind(), format!("{setting} {address}: {error}"));
+    addresses.iter().map(|&address| bind(address, metrics).map_err(|error| at(address, error))).collect()
+}
+
+fn bind(address: SocketAddr, metrics: &UdpMetrics) -> io::Result<Listener> {
     let mut attempts = if address.port() == 0 { FREE_PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
-        let udp = BatchSocket::bind(address, metrics.clone()).map_err(|error| at(address, error))?;
-        match std::net::TcpListener::bind(udp.local_addr()) {
-            Ok(tcp) => {
-                tcp.set_nonblocking(true)?;
-                return Ok((udp, tcp));
-            }
+        let udp = BatchSocket::bind(address, metrics.clone())?;
+        match bind_tcp(udp.local_addr()) {
+            Ok(tcp) => return Ok((udp, tcp)),
             Err(_) if attempts > 0 => {}
-            Err(error) => return Err(at(address, error)),
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn at(address: SocketAddr, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("turn.listen {address}: {error}"))
+/// An IPv6 address takes IPv6 only, as with UDP, so that `0.0.0.0` and `[::]` can stand beside each other.
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn follow(certificate: Arc<Certificate>) {
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        certificate.reload();
+    }
 }
 
 async fn tick(worker: SharedWorker) {

@@ -1,6 +1,7 @@
-//! TCP in and out: STUN messages and ChannelData, which `framing` finds in the stream.
+//! TCP and TLS in and out: STUN messages and ChannelData, which `framing` finds in the stream.
 //!
-//! A connection lives for as long as its allocation; before it has one it gets little time and little memory.
+//! A connection lives for as long as its allocation; before it has one it gets little time and little memory. `tls` is
+//! between a connection that wants it and what is here.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,31 +10,38 @@ use std::time::{Duration, Instant as StdInstant};
 
 use common::metrics::{Counters, Registry};
 use common::net::{AcceptErrors, Gate, Pass};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::outbox::Outbox;
+use super::tls::{Opened, Tls};
 use super::worker::SharedWorker;
 use crate::framing::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX, take_frames};
-use crate::relay::{ClientAddr, Input, Transport};
+use crate::relay::{ClientAddr, ConnectionId, Input, Transport};
 
 /// A connection that has no allocation after this long, or has lost it for this long, is closed: an Allocate request takes
 /// two round trips.
 const IDLE: Duration = Duration::from_secs(15);
 
 /// Who is let in, and what is counted of the others.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Admission {
     gate: Arc<Gate>,
+    tls: Option<Tls>,
+    accepted: Counters,
     refused: Counters,
 }
 
 impl Admission {
-    pub(super) fn new(gate: Arc<Gate>, registry: &Registry) -> Self {
-        let help = "TCP connections to the relay that were refused or cut off";
-        Self { gate, refused: registry.counters("turn_tcp_refused", help, "reason") }
+    pub(super) fn new(gate: Arc<Gate>, tls: Option<Tls>, registry: &Registry) -> Self {
+        let accepted = registry.counters(
+            "turn_connections",
+            "Connections to the relay that could begin to talk STUN",
+            "transport",
+        );
+        let help = "TCP and TLS connections to the relay that were refused or cut off";
+        Self { gate, tls, accepted, refused: registry.counters("turn_tcp_refused", help, "reason") }
     }
 }
 
@@ -51,8 +59,13 @@ pub(super) async fn listen(
         match listener.accept().await {
             Ok((stream, remote)) => match admission.gate.enter(remote.ip()) {
                 Some(pass) => {
-                    let refused = admission.refused.clone();
-                    tokio::task::spawn_local(serve(Rc::clone(&worker), stream, remote, pass, refused));
+                    tokio::task::spawn_local(admit(
+                        Rc::clone(&worker),
+                        stream,
+                        remote,
+                        pass,
+                        admission.clone(),
+                    ));
                 }
                 None => admission.refused.inc("too-many"),
             },
@@ -65,32 +78,67 @@ pub(super) async fn listen(
     }
 }
 
-async fn serve(worker: SharedWorker, stream: TcpStream, remote: SocketAddr, pass: Pass, refused: Counters) {
+async fn admit(
+    worker: SharedWorker,
+    stream: TcpStream,
+    remote: SocketAddr,
+    pass: Pass,
+    admission: Admission,
+) {
     let Ok(local) = stream.local_addr() else { return };
     // A relayed packet that waits for its neighbours is late; without the option it still arrives.
     let _ = stream.set_nodelay(true);
-    let outbox = Rc::new(Outbox::default());
-    let connection = worker.borrow_mut().add_connection(Rc::clone(&outbox));
-    let client = ClientAddr { transport: Transport::Tcp(connection), remote, local };
-    let (mut reader, writer) = stream.into_split();
-    let reason = tokio::select! {
-        reason = read(&worker, client, &mut reader) => reason,
-        () = write(writer, &outbox) => None,
+    let opened = match &admission.tls {
+        Some(tls) => tls.open(stream).await,
+        None => Ok(Opened::Plain(stream)),
+    };
+    let reason = match opened {
+        Ok(Opened::Plain(stream)) => {
+            let (reader, writer) = stream.into_split();
+            let at = (remote, local);
+            serve(&worker, reader, writer, Transport::Tcp, at, &admission.accepted).await
+        }
+        Ok(Opened::Secure(stream)) => {
+            let (reader, writer) = tokio::io::split(*stream);
+            let at = (remote, local);
+            serve(&worker, reader, writer, Transport::Tls, at, &admission.accepted).await
+        }
+        Err(_) => Some("tls"),
     };
     if let Some(reason) = reason {
-        refused.inc(reason);
+        admission.refused.inc(reason);
     }
+    drop(pass);
+}
+
+/// Lets a client talk until its connection ends: the reason, when it is we who end it.
+async fn serve(
+    worker: &SharedWorker,
+    mut reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    transport: fn(ConnectionId) -> Transport,
+    (remote, local): (SocketAddr, SocketAddr),
+    accepted: &Counters,
+) -> Option<&'static str> {
+    let outbox = Rc::new(Outbox::default());
+    let connection = worker.borrow_mut().add_connection(Rc::clone(&outbox));
+    let client = ClientAddr { transport: transport(connection), remote, local };
+    accepted.inc(client.transport.as_str());
+    let reason = tokio::select! {
+        reason = read(worker, client, &mut reader) => reason,
+        () = write(writer, &outbox) => None,
+    };
     let mut worker = worker.borrow_mut();
     worker.remove_connection(connection);
     worker.batch(|batch| batch.handle(Input::ClientGone { client }));
-    drop(pass);
+    reason
 }
 
 /// Reads until the connection ends: the reason, when it is we who end it.
 async fn read(
     worker: &SharedWorker,
     client: ClientAddr,
-    reader: &mut tokio::net::tcp::OwnedReadHalf,
+    reader: &mut (impl AsyncRead + Unpin),
 ) -> Option<&'static str> {
     let mut buffer = Vec::with_capacity(STRANGER_FRAME_BYTES_MAX);
     let mut useful = Instant::now();
@@ -125,11 +173,12 @@ fn frame_bytes_max(worker: &SharedWorker, client: &ClientAddr) -> usize {
     if worker.borrow().has_allocation(client) { FRAME_BYTES_MAX } else { STRANGER_FRAME_BYTES_MAX }
 }
 
-async fn write(mut writer: OwnedWriteHalf, outbox: &Outbox) {
+async fn write(mut writer: impl AsyncWrite + Unpin, outbox: &Outbox) {
     let mut messages = Vec::new();
     loop {
         outbox.take(&mut messages).await;
-        if writer.write_all(&messages).await.is_err() {
+        let written = async { writer.write_all(&messages).await.and(writer.flush().await) };
+        if written.await.is_err() {
             return;
         }
     }

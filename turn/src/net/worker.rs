@@ -108,7 +108,7 @@ impl Worker {
     }
 
     fn send_to_client(&mut self, client: ClientAddr, prefix: &[u8], payload: &[u8], padding: usize) {
-        if let Transport::Tcp(connection) = client.transport {
+        if let Transport::Tcp(connection) | Transport::Tls(connection) = client.transport {
             let outbox = self.connections.get(&connection);
             if !outbox.is_some_and(|outbox| outbox.push(prefix, payload, padding)) {
                 self.metrics.drop(DropReason::QueueFull);

@@ -12,7 +12,7 @@ use rand_core::RngCore;
 
 use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
-use super::io::{ClientAddr, Destination, Output, Prefix, Transport};
+use super::io::{ClientAddr, Destination, Output, Prefix};
 use crate::channel_data::{self, ChannelNumber};
 use crate::metrics::DropReason;
 use crate::peer_policy::canonical;
@@ -188,7 +188,7 @@ impl Relay {
         let (prefix, padding) = match to.channel {
             Some(number) => {
                 let prefix = channel_data::header(number, payload.len()).map(Prefix::channel);
-                (prefix, if client.transport == Transport::Udp { 0 } else { padding })
+                (prefix, if client.transport.is_stream() { padding } else { 0 })
             }
             None => (self.data_indication(to.peer, payload.len()), padding),
         };

@@ -22,12 +22,38 @@ pub enum Transport {
     Udp,
     /// Framed in a stream; ChannelData is padded to 4 bytes there.
     Tcp(ConnectionId),
+    /// The same within TLS.
+    Tls(ConnectionId),
+    /// Datagrams within DTLS.
+    Dtls,
+}
+
+impl Transport {
+    /// Whether messages are framed in a stream.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Tls(_))
+    }
+
+    /// Whether nobody on the way can read or change what is said.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Dtls)
+    }
+
+    /// The label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp(_) => "tcp",
+            Self::Tls(_) => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
 }
 
 /// The 5-tuple that an allocation belongs to (RFC 8656 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientAddr {
-    /// UDP or a TCP connection.
+    /// UDP, DTLS, or a connection.
     pub transport: Transport,
     /// The client's address as we see it.
     pub remote: SocketAddr,
@@ -39,8 +65,12 @@ impl Hash for ClientAddr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         hash_address(self.remote, 0, state);
         hash_address(self.local, 0, state);
-        if let Transport::Tcp(ConnectionId(connection)) = self.transport {
-            state.write_u64(connection);
+        match self.transport {
+            Transport::Udp => {}
+            Transport::Tcp(ConnectionId(connection)) | Transport::Tls(ConnectionId(connection)) => {
+                state.write_u64(connection);
+            }
+            Transport::Dtls => state.write_u8(1), // the same addresses may talk UDP too
         }
     }
 }
@@ -83,7 +113,7 @@ pub enum Input<'a> {
         /// Its address.
         relayed: RelayedAddr,
     },
-    /// A client's TCP connection ended.
+    /// A client's connection or DTLS session ended.
     ClientGone {
         /// Whose.
         client: ClientAddr,

@@ -33,6 +33,10 @@ impl DatagramSink for Media {
 }
 
 fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
+    start_with(|_| {})
+}
+
+pub fn start_with(change: impl FnOnce(&mut Settings)) -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
     let relay = RelayConfig {
         realm: REALM.into(),
         secret: secret(),
@@ -41,7 +45,8 @@ fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
         allowed_peers: vec!["127.0.0.0/8".parse().expect("a net")],
         ..RelayConfig::default()
     };
-    let settings = Settings { listen: vec![addr("127.0.0.1:0")], relay };
+    let mut settings = Settings { listen: vec![addr("127.0.0.1:0")], relay, ..Settings::default() };
+    change(&mut settings);
     let (sender, media) = mpsc::channel();
     let registry = Registry::new();
     let media_sink = Arc::new(Media(sender));
@@ -51,7 +56,7 @@ fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
 }
 
 /// A client's way to the server.
-trait Link {
+pub trait Link {
     fn put(&mut self, data: &[u8]);
     fn take(&mut self) -> Vec<u8>;
 
@@ -88,25 +93,34 @@ impl Link for UdpSocket {
     }
 }
 
-impl Link for TcpStream {
+/// STUN and ChannelData framed in a stream.
+pub struct Stream<S>(pub S);
+
+impl<S: Read + Write> Link for Stream<S> {
     fn put(&mut self, data: &[u8]) {
         let mut framed = data.to_vec();
         framed.resize(framed.len().next_multiple_of(4), 0);
-        self.write_all(&framed).expect("sent");
+        self.0.write_all(&framed).expect("sent");
     }
 
     fn take(&mut self) -> Vec<u8> {
         let mut frame = vec![0; 4];
-        self.read_exact(&mut frame).expect("a header");
+        self.0.read_exact(&mut frame).expect("a header");
         let length = usize::from(u16::from_be_bytes([frame[2], frame[3]]));
         let rest = if frame[0] < 0x40 { 16 + length } else { length.next_multiple_of(4) };
         frame.resize(4 + rest, 0);
-        self.read_exact(&mut frame[4..]).expect("a frame");
+        self.0.read_exact(&mut frame[4..]).expect("a frame");
         frame
     }
 }
 
-fn relays_to_a_peer(link: &mut impl Link) {
+pub fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream
+}
+
+pub fn relays_to_a_peer(link: &mut impl Link) {
     let (mut client, relayed) = link.allocated();
     let peer = udp_socket();
     let peer_address = peer.local_addr().expect("bound");
@@ -151,16 +165,13 @@ fn a_udp_client_is_relayed() {
 #[test]
 fn a_tcp_client_is_relayed() {
     let (handle, _media, _registry) = start();
-    let mut link = TcpStream::connect(handle.addresses()[0]).expect("connected");
-    link.set_read_timeout(Some(PATIENCE)).expect("set");
-    relays_to_a_peer(&mut link);
+    relays_to_a_peer(&mut Stream(connect(handle.addresses()[0])));
 }
 
 #[test]
 fn a_tcp_connection_that_is_no_stun_is_closed() {
     let (handle, _media, _registry) = start();
-    let mut link = TcpStream::connect(handle.addresses()[0]).expect("connected");
-    link.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut link = connect(handle.addresses()[0]);
     link.write_all(b"\xffGET / HTTP/1.1\r\n\r\n").expect("sent");
     assert_eq!(link.read(&mut [0; 10]).unwrap_or(0), 0);
 }

@@ -7,3 +7,5 @@ mod families;
 mod loopback;
 mod packet_path;
 mod reservations;
+#[cfg(feature = "net")]
+mod secure;
