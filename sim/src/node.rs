@@ -101,7 +101,7 @@ impl Node {
     pub fn relay(now: Instant, unix: Duration, dice: &mut Dice) -> Relay {
         let config = RelayConfig {
             realm: relay_user::REALM.into(),
-            secret: relay_user::secret(),
+            credentials: turn::auth::Credentials::of_secret(relay_user::secret()),
             relay_ips: vec![RelayIp::direct(SERVER)],
             ports: 49_152..=49_252,
             ..RelayConfig::default()

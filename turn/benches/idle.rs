@@ -15,6 +15,7 @@ use client::{Client, REALM, addr, attribute, code, secret};
 use common::handover::DatagramSink;
 use common::metrics::Registry;
 use common::net::Gate;
+use turn::auth::Credentials;
 use turn::relay::{RelayConfig, RelayIp};
 use turn::settings::Settings;
 use turn::stun::Writer;
@@ -65,7 +66,7 @@ fn main() {
     let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ALLOCATIONS);
     let relay = RelayConfig {
         realm: REALM.into(),
-        secret: secret(),
+        credentials: Credentials::of_secret(secret()),
         relay_ips: vec![RelayIp::direct(addr("127.0.0.1:0").ip())],
         ports: 10_000..=30_000,
         ..RelayConfig::default()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use client::{Client, REALM, UNIX, addr, address, attribute, channel_data, secret};
 use common::metrics::Registry;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use turn::auth::Credentials;
 use turn::metrics::Metrics;
 use turn::relay::{ClientAddr, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport};
 use turn::stun::attributes::Kind;
@@ -39,7 +40,7 @@ impl World {
     fn new(allocations: usize) -> Self {
         let config = RelayConfig {
             realm: REALM.into(),
-            secret: secret(),
+            credentials: Credentials::of_secret(secret()),
             relay_ips: vec![RelayIp::direct(addr("10.0.0.1:1").ip())],
             ports: 20_000..=60_000,
             own_media: vec![addr("10.0.0.1:44444")],

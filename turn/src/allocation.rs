@@ -10,17 +10,6 @@ use crate::routes::{AllocationId, Owner, Share};
 use crate::stun::attributes::ErrorCode;
 use crate::stun::header::TransactionId;
 
-/// RFC 8656 §7.2.
-pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
-/// RFC 8656 §7.2 recommends an hour.
-pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-
-/// The lifetime that a client gets for the one it asked for (RFC 8656 §7.2: never below the default).
-pub fn granted_lifetime(requested_seconds: Option<u32>) -> Duration {
-    let requested = requested_seconds.map_or(LIFETIME_DEFAULT, |s| Duration::from_secs(s.into()));
-    requested.clamp(LIFETIME_DEFAULT, LIFETIME_MAX)
-}
-
 /// Whether the relay sockets are there.
 #[derive(Debug, Clone)]
 pub enum State {

@@ -29,11 +29,15 @@ pub enum DropReason {
     QueueFull,
     /// The network did not take it.
     Network,
+    /// What was asked for is switched off.
+    SwitchedOff,
+    /// Above `max_bps` or `bps_capacity`.
+    Bandwidth,
 }
 
 impl DropReason {
     /// In the order of declaration.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Fingerprint,
         Self::Unexpected,
@@ -45,6 +49,8 @@ impl DropReason {
         Self::TooLong,
         Self::QueueFull,
         Self::Network,
+        Self::SwitchedOff,
+        Self::Bandwidth,
     ];
 
     fn as_str(self) -> &'static str {
@@ -60,6 +66,8 @@ impl DropReason {
             Self::TooLong => "too_long",
             Self::QueueFull => "queue_full",
             Self::Network => "network",
+            Self::SwitchedOff => "switched_off",
+            Self::Bandwidth => "bandwidth",
         }
     }
 }
@@ -104,6 +112,7 @@ impl Metrics {
     /// Counts the refusal of a request whose sender had proved who it is.
     pub fn refuse(&self, code: ErrorCode) {
         self.refused.inc(match code {
+            ErrorCode::TRY_ALTERNATE => "300",
             ErrorCode::BAD_REQUEST => "400",
             ErrorCode::FORBIDDEN => "403",
             ErrorCode::UNKNOWN_ATTRIBUTE => "420",

@@ -17,11 +17,8 @@ use slab::Slab;
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
 use crate::relay::{Family, RelayedAddr};
+use crate::settings::Lifetimes;
 
-/// RFC 8656 §9.
-pub const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
-/// RFC 8656 §12.
-pub const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 /// Peer addresses of one allocation, far above what ICE needs; one more is refused with 508.
 pub const PERMISSIONS_MAX: usize = 256;
 /// As [`PERMISSIONS_MAX`].
@@ -168,16 +165,20 @@ pub struct Routes {
     channels: HashMap<(AllocationId, ChannelNumber), RouteId, Hashing>,
     peers: HashMap<PeerKey, RouteId, Hashing>,
     capacity: usize,
+    permission_lifetime: Duration,
+    channel_lifetime: Duration,
 }
 
 impl Routes {
     /// An empty table for at most `capacity` permissions and channels.
-    pub fn new(capacity: usize, seed: u64) -> Self {
+    pub fn new(capacity: usize, lifetimes: &Lifetimes, seed: u64) -> Self {
         Self {
             routes: Slab::new(),
             channels: HashMap::with_hasher(hashing(seed)),
             peers: HashMap::with_hasher(hashing(seed.rotate_left(32))),
             capacity: capacity.min(ROUTES_MAX),
+            permission_lifetime: lifetimes.permission,
+            channel_lifetime: lifetimes.channel,
         }
     }
 
@@ -240,7 +241,7 @@ impl Routes {
         if usize::from(share.permissions) + new > PERMISSIONS_MAX || self.routes.len() + new > self.capacity {
             return Err(Refusal::Full);
         }
-        let permitted_until = now + PERMISSION_LIFETIME;
+        let permitted_until = now + self.permission_lifetime;
         for ip in ips {
             let peer = PeerKey::permission(owner.socket(*ip), *ip);
             if !self.peers.contains_key(&peer) {
@@ -276,11 +277,11 @@ impl Routes {
             return Err(Refusal::Full);
         }
         self.permit(owner, share, &[peer.ip], now)?;
-        let channel = Some(Channel { number, bound_until: now + CHANNEL_LIFETIME });
+        let channel = Some(Channel { number, bound_until: now + self.channel_lifetime });
         match bound {
             Some(route) => self.routes[route.0 as usize].channel = channel,
             None => {
-                let permitted_until = now + PERMISSION_LIFETIME;
+                let permitted_until = now + self.permission_lifetime;
                 self.add(owner, share, Route { peer, permitted_until, channel, next: share.first });
             }
         }
@@ -393,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_channel_needs_a_permission_and_both_end_by_themselves() {
-        let (mut routes, mut share, start) = (Routes::new(ROUTES_MAX, 1), Share::default(), Instant::now());
+        let (mut routes, mut share, start) =
+            (Routes::new(ROUTES_MAX, &Lifetimes::default(), 1), Share::default(), Instant::now());
         assert_eq!(routes.bind(OWNER, &mut share, number(0x4000), peer(1, 5), start), Ok(()));
         let up = |routes: &Routes, at| routes.up(OWNER.id, number(0x4000), start + seconds(at));
         assert_eq!(up(&routes, 299), Ok(Up { peer: peer(1, 5), until: start + seconds(300) }));
@@ -412,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_leaves_nothing_and_the_rest_stays() {
-        let (mut routes, start) = (Routes::new(ROUTES_MAX, 1), Instant::now());
+        let (mut routes, start) = (Routes::new(ROUTES_MAX, &Lifetimes::default(), 1), Instant::now());
         let (mut mine, mut other) = (Share::default(), Share::default());
         for host in 0..10 {
             let at = start + seconds(u64::from(host) * 50);
@@ -431,7 +433,8 @@ mod tests {
 
     #[test]
     fn an_allocation_has_a_bound_and_so_have_all_together() {
-        let (mut routes, mut share, now) = (Routes::new(ROUTES_MAX, 1), Share::default(), Instant::now());
+        let (mut routes, mut share, now) =
+            (Routes::new(ROUTES_MAX, &Lifetimes::default(), 1), Share::default(), Instant::now());
         let ips: Vec<IpAddr> = (0..=PERMISSIONS_MAX as u16).map(|host| peer(host, 0).ip()).collect();
         assert_eq!(routes.permit(OWNER, &mut share, &ips, now), Err(Refusal::Full));
         assert!(routes.is_empty(), "all or none");
@@ -442,7 +445,7 @@ mod tests {
         }
         assert_eq!(routes.bind(OWNER, &mut share, number(0x5000), peer(1, 999), now), Err(Refusal::Full));
 
-        let (mut routes, mut share) = (Routes::new(3, 1), Share::default());
+        let (mut routes, mut share) = (Routes::new(3, &Lifetimes::default(), 1), Share::default());
         assert_eq!(routes.bind(OWNER, &mut share, number(0x4000), peer(1, 1), now), Ok(()));
         assert_eq!(
             routes.bind(OTHER, &mut Share::default(), number(0x4000), peer(1, 1), now),
@@ -455,7 +458,8 @@ mod tests {
 
     #[test]
     fn two_families_share_channel_numbers_and_one_goes_without_the_other() {
-        let (mut routes, mut share, now) = (Routes::new(ROUTES_MAX, 1), Share::default(), Instant::now());
+        let (mut routes, mut share, now) =
+            (Routes::new(ROUTES_MAX, &Lifetimes::default(), 1), Share::default(), Instant::now());
         let v6: SocketAddr = "[2606:4700::1]:5".parse().expect("an address");
         assert_eq!(routes.permit(DUAL, &mut share, &[peer(1, 0).ip(), v6.ip()], now), Ok(()));
         assert_eq!(routes.bind(DUAL, &mut share, number(0x4000), peer(1, 5), now), Ok(()));

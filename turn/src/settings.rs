@@ -3,13 +3,14 @@
 //! Made from `[turn]` of Causeway's own configuration, or from a `turnserver.conf`. [`RelayConfig`] is the core's share, the
 //! rest is the shell's. A field exists when the feature behind it does; its default is what nobody has to say.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use common::config::{self, Secret, TlsFiles};
+use common::config::{self, TlsFiles};
 use ipnet::IpNet;
 
+use crate::auth::Credentials;
 use crate::relay::RelayIp;
 
 /// Answers to strangers per second and network (/24, /64): a hundred people behind one address may join at once.
@@ -33,10 +34,8 @@ pub struct Settings {
 pub struct RelayConfig {
     /// STUN realm.
     pub realm: String,
-    /// Shared secret of time-limited credentials.
-    pub secret: Secret,
-    /// Static users and their passwords.
-    pub users: BTreeMap<String, Secret>,
+    /// Who may allocate.
+    pub credentials: Credentials,
     /// Addresses of relay sockets, of one family or of both.
     pub relay_ips: Vec<RelayIp>,
     /// Without REQUESTED-ADDRESS-FAMILY a client gets the family that it comes from, not IPv4.
@@ -55,6 +54,74 @@ pub struct RelayConfig {
     pub total_quota: usize,
     /// See [`STRANGER_ANSWERS_PER_SECOND`].
     pub stranger_answers_per_second: u32,
+    /// Payload bytes per second that an allocation may relay, each way; 0 is unlimited. What is above is dropped.
+    pub max_bps: u64,
+    /// Payload bytes per second of all allocations together, each way; 0 is unlimited.
+    pub bps_capacity: u64,
+    /// How long things last.
+    pub lifetimes: Lifetimes,
+    /// What is answered.
+    pub services: Services,
+    /// Where new allocations are sent instead (300 Try Alternate), by the client's address family; one after the other.
+    pub alternate_servers: Vec<SocketAddr>,
+    /// SOFTWARE in answers, shorter than 764 bytes. Answers to strangers leave it out where they would become larger than
+    /// their request.
+    pub software: Option<String>,
+    /// FINGERPRINT in all answers, not only where the request had it. Data indications never have it.
+    pub fingerprint: bool,
+}
+
+/// How long things last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Of an allocation whose client asks for less or for nothing (RFC 8656 §7.2).
+    pub allocation_default: Duration,
+    /// The longest of an allocation. When it is shorter than the default, it is the default too.
+    pub allocation_max: Duration,
+    /// Of a permission (RFC 8656 §9: 5 minutes).
+    pub permission: Duration,
+    /// Of a channel's binding (RFC 8656 §12: 10 minutes).
+    pub channel: Duration,
+    /// Of a nonce; `None` lets it live as long as the server does.
+    pub nonce: Option<Duration>,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            allocation_default: Duration::from_secs(600),
+            allocation_max: Duration::from_secs(3600), // RFC 8656 §7.2 recommends an hour
+            permission: Duration::from_secs(300),
+            channel: Duration::from_secs(600),
+            nonce: Some(Duration::from_secs(3600)), // RFC 8656 §5: at least once every hour
+        }
+    }
+}
+
+impl Lifetimes {
+    /// The lifetime that a client gets for the one it asked for (RFC 8656 §7.2: never below the default).
+    pub fn granted(&self, requested_seconds: Option<u32>) -> Duration {
+        let least = self.allocation_default.min(self.allocation_max);
+        let requested = requested_seconds.map_or(least, |seconds| Duration::from_secs(seconds.into()));
+        requested.clamp(least, self.allocation_max)
+    }
+}
+
+/// What is answered. What is not is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Services {
+    /// Binding requests.
+    pub stun: bool,
+    /// Everything else.
+    pub turn: bool,
+    /// Binding requests have to prove a password, as others.
+    pub secure_stun: bool,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { stun: true, turn: true, secure_stun: false }
+    }
 }
 
 impl Default for RelayConfig {
@@ -62,8 +129,7 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             realm: String::new(),
-            secret: Secret(Vec::new()),
-            users: BTreeMap::new(),
+            credentials: Credentials::default(),
             relay_ips: vec![RelayIp::direct(Ipv4Addr::LOCALHOST.into())],
             keep_address_family: false,
             ports: 49_152..=65_535, // RFC 8656 §7.2: the dynamic ports
@@ -73,6 +139,13 @@ impl Default for RelayConfig {
             user_quota: 0,
             total_quota: 0,
             stranger_answers_per_second: STRANGER_ANSWERS_PER_SECOND,
+            max_bps: 0,
+            bps_capacity: 0,
+            lifetimes: Lifetimes::default(),
+            services: Services::default(),
+            alternate_servers: Vec::new(),
+            software: None,
+            fingerprint: false,
         }
     }
 }
@@ -85,8 +158,11 @@ impl From<&config::Turn> for Settings {
             tls: turn.tls.clone(),
             relay: RelayConfig {
                 realm: turn.realm.clone(),
-                secret: turn.secret.clone(),
-                users: turn.users.clone(),
+                credentials: Credentials {
+                    secrets: vec![turn.secret.clone()],
+                    users: turn.users.clone(),
+                    ..Credentials::default()
+                },
                 relay_ips: vec![RelayIp {
                     bound: turn.relay_ip,
                     shown: turn.external_ip.unwrap_or(turn.relay_ip),
@@ -99,5 +175,29 @@ impl From<&config::Turn> for Settings {
                 ..RelayConfig::default()
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_between_the_default_and_the_longest() {
+        let granted = |default, longest, asked| {
+            let seconds = Duration::from_secs;
+            let lifetimes = Lifetimes {
+                allocation_default: seconds(default),
+                allocation_max: seconds(longest),
+                ..Lifetimes::default()
+            };
+            lifetimes.granted(asked).as_secs()
+        };
+        assert_eq!(granted(600, 3600, None), 600);
+        assert_eq!(granted(600, 3600, Some(1)), 600);
+        assert_eq!(granted(600, 3600, Some(900)), 900);
+        assert_eq!(granted(600, 3600, Some(u32::MAX)), 3600);
+        assert_eq!(granted(600, 300, Some(1)), 300);
+        assert_eq!(granted(600, 300, None), 300);
     }
 }

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::metrics::Registry;
+use turn::auth::Credentials;
 use turn::metrics::Metrics;
 use turn::relay::{
     ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport,
@@ -56,7 +57,7 @@ impl World {
     fn new() -> Self {
         let config = RelayConfig {
             realm: REALM.into(),
-            secret: secret(),
+            credentials: Credentials::of_secret(secret()),
             relay_ips: vec![RelayIp { bound: addr(PEERS[4]).ip(), shown: addr(PEERS[5]).ip() }],
             ports: PORTS,
             own_media: vec![addr(PEERS[5])],

@@ -36,6 +36,13 @@ impl Default for Credentials {
     }
 }
 
+impl Credentials {
+    /// One shared secret.
+    pub fn of_secret(secret: Secret) -> Self {
+        Self { secrets: vec![secret], ..Self::default() }
+    }
+}
+
 /// A static user with the keys that can be had of it.
 #[derive(Debug)]
 pub(super) struct User {

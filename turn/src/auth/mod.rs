@@ -22,9 +22,6 @@ use crate::stun::attributes::{ErrorCode, Kind};
 use crate::stun::integrity::{Integrity, LongTermKey, PasswordAlgorithm, USERHASH_BYTES, userhash};
 use crate::stun::{Message, Writer};
 
-/// RFC 8656 §5: a nonce should expire at least once every hour.
-pub const NONCE_LIFETIME: Duration = Duration::from_secs(3600);
-
 /// RFC 8489 §14.3: USERNAME is shorter than 509 bytes.
 const USERNAME_BYTES_MAX: usize = 508;
 
@@ -123,6 +120,16 @@ impl Authenticator {
     pub fn set_credentials(&mut self, credentials: &Credentials) {
         self.keys = Keys::new(credentials, &self.realm);
         self.offer = offer(&self.keys);
+    }
+
+    /// Bytes that [`Self::challenge`] appends.
+    pub fn challenge_bytes(&self, algorithms: bool) -> usize {
+        let attribute = |bytes: usize| 4 + bytes.next_multiple_of(4);
+        let realm = attribute(self.realm.len());
+        match algorithms {
+            true => realm + attribute(nonce::BYTES_MAX) + attribute(self.offer.len()),
+            false => realm + attribute(nonce::BYTES_MIN),
+        }
     }
 
     /// Says what a client needs to prove itself: REALM, NONCE, and PASSWORD-ALGORITHMS when there is room for it.

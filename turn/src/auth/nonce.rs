@@ -25,6 +25,10 @@ const COOKIE_BYTES: usize = COOKIE.len() + 4;
 const TIME_BYTES: usize = 4;
 const TAG_BYTES: usize = 8;
 
+/// A nonce with the cookie, and one without.
+pub(super) const BYTES_MAX: usize = COOKIE_BYTES + BYTES_MIN;
+pub(super) const BYTES_MIN: usize = 16;
+
 /// STUN security features, the first byte of 24 bits (RFC 8489 §18.1: bit 0 is the leftmost). Appendix B.1 shows a cookie
 /// with the bits in another order; the registry's text decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +68,7 @@ impl Nonces {
         let mut proof = [0; TIME_BYTES + TAG_BYTES];
         proof[..TIME_BYTES].copy_from_slice(&time);
         proof[TIME_BYTES..].copy_from_slice(&self.tag(time, client, features, offer));
-        let mut nonce = String::with_capacity(COOKIE_BYTES + 16);
+        let mut nonce = String::with_capacity(BYTES_MAX);
         if features != Features::default() {
             nonce.push_str(COOKIE);
             STANDARD_NO_PAD.encode_string([features.0, 0, 0], &mut nonce);

@@ -6,7 +6,7 @@ use common::config::Secret;
 use common::turn_credentials::password_for;
 
 use super::*;
-use crate::stun::header::{Class, Method, TransactionId};
+use crate::stun::header::{Class, HEADER_BYTES, Method, TransactionId};
 use crate::stun::integrity::Key;
 
 const NOW: u64 = 1_800_000_000;
@@ -26,7 +26,7 @@ fn users(users: &[(&str, &str)]) -> BTreeMap<String, Secret> {
 }
 
 fn authenticator(credentials: &Credentials) -> Authenticator {
-    Authenticator::new(REALM.into(), credentials, Some(NONCE_LIFETIME), &[7; 32])
+    Authenticator::new(REALM.into(), credentials, Some(Duration::from_secs(3600)), &[7; 32])
 }
 
 fn both_kinds() -> Credentials {
@@ -46,6 +46,7 @@ fn challenge(auth: &Authenticator, algorithms: bool) -> Challenge {
     let bytes = answer.finish();
     let message = Message::parse(&bytes).expect("well-formed");
     assert_eq!(message.text(Kind::REALM), Some(REALM));
+    assert_eq!(bytes.len(), HEADER_BYTES + auth.challenge_bytes(algorithms));
     Challenge {
         nonce: message.attribute(Kind::NONCE).expect("a challenge has a nonce").to_vec(),
         offer: message.attribute(Kind::PASSWORD_ALGORITHMS).map(<[u8]>::to_vec),

@@ -12,6 +12,7 @@ use rand_core::RngCore;
 
 use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
+use super::bandwidth::Direction;
 use super::io::{ClientAddr, Destination, Output, Prefix};
 use crate::channel_data::{self, ChannelNumber};
 use crate::metrics::DropReason;
@@ -34,6 +35,8 @@ pub(super) struct LastRoutes {
 /// How a client's packets go on.
 #[derive(Debug, Clone, Copy)]
 struct Way {
+    /// Whose packets.
+    id: AllocationId,
     hop: Hop,
     until: Instant,
 }
@@ -154,16 +157,16 @@ impl Relay {
         let relayed = self.allocation(id).relayed(Family::of(peer.ip())).ok_or(DropReason::NoPermission)?;
         let from = self.ips.shown(relayed);
         if self.own_media.contains(&peer) {
-            return Ok(Way { hop: Hop::Media { from, to: peer }, until });
+            return Ok(Way { id, hop: Hop::Media { from, to: peer }, until });
         }
         if let Some(other) = self.own_relayed(peer) {
             let to = self.way_to_client(other, from)?;
-            return Ok(Way { hop: Hop::Client(to), until: until.min(to.until) });
+            return Ok(Way { id, hop: Hop::Client(to), until: until.min(to.until) });
         }
         if peer.port() == 0 || self.own_only.contains(&canonical(peer.ip())) {
             return Err(DropReason::DeniedPeer);
         }
-        Ok(Way { hop: Hop::Peer { from: relayed, peer }, until })
+        Ok(Way { id, hop: Hop::Peer { from: relayed, peer }, until })
     }
 
     fn way_to_client(&self, relayed: RelayedAddr, peer: SocketAddr) -> Result<ToClient, DropReason> {
@@ -173,6 +176,9 @@ impl Relay {
     }
 
     fn forward(&mut self, way: Way, payload: Range<usize>) {
+        if !self.within_bandwidth(way.id, Direction::Up, payload.len()) {
+            return self.drop(DropReason::Bandwidth);
+        }
         self.metrics.bytes_to_peers.inc_by(payload.len() as u64);
         let to = match way.hop {
             Hop::Peer { from, peer } => Destination::Peer { from, peer },
@@ -183,6 +189,9 @@ impl Relay {
     }
 
     fn send_to_client(&mut self, to: ToClient, payload: Range<usize>) {
+        if !self.within_bandwidth(to.id, Direction::Down, payload.len()) {
+            return self.drop(DropReason::Bandwidth);
+        }
         let client = self.allocation(to.id).client;
         let padding = payload.len().next_multiple_of(4) - payload.len();
         let (prefix, padding) = match to.channel {
@@ -196,6 +205,11 @@ impl Relay {
         self.metrics.bytes_to_clients.inc_by(payload.len() as u64);
         let to = Destination::Client { client, prefix, padding };
         self.outputs.push_back(Output::Forward { to, payload });
+    }
+
+    fn within_bandwidth(&mut self, id: AllocationId, direction: Direction, payload_bytes: usize) -> bool {
+        let now = self.now;
+        self.bandwidth.as_mut().is_none_or(|bandwidth| bandwidth.take(id, direction, payload_bytes, now))
     }
 
     /// A Data indication up to its payload (RFC 8656 §11.3).

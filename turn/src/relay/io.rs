@@ -118,6 +118,8 @@ pub enum Input<'a> {
         /// Whose.
         client: ClientAddr,
     },
+    /// No new allocations from now on: 300 when there is another server, 508 otherwise. What there is lives on.
+    Drain,
     /// The time of the last [`Output::Timeout`] has come.
     Timeout,
 }

@@ -5,11 +5,14 @@
 //! is `net`; who may do what is `auth` and `peer_policy`.
 
 mod addresses;
+mod bandwidth;
+mod elsewhere;
 mod families;
 mod forward;
 mod io;
 mod requests;
 mod reservations;
+mod unproved;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,16 +24,19 @@ use slab::Slab;
 
 use addresses::RelayIps;
 pub use addresses::{Family, Protocol, RELAY_IPS_MAX, RelayIp, RelayedAddr};
+use bandwidth::Bandwidth;
+use elsewhere::Elsewhere;
 use forward::LastRoutes;
 pub use io::{ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, Transport};
 use reservations::Reservations;
 
 use crate::allocation::{Allocation, Side, State};
-use crate::auth::{Authenticator, Credentials, NONCE_LIFETIME, StrangerLimit};
+use crate::auth::{Authenticator, Credentials, StrangerLimit};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
 use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
 pub use crate::settings::RelayConfig;
+use crate::settings::{Lifetimes, Services};
 
 /// How long the core sleeps when nothing is going to expire.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -47,6 +53,13 @@ pub struct Relay {
     total_quota: usize,
     auth: Authenticator,
     strangers: StrangerLimit,
+    lifetimes: Lifetimes,
+    services: Services,
+    software: Option<String>,
+    fingerprint: bool,
+    elsewhere: Elsewhere,
+    /// `None` when there is no limit.
+    bandwidth: Option<Bandwidth>,
     policy: PeerPolicy,
     metrics: Metrics,
     rng: ChaCha12Rng,
@@ -81,8 +94,7 @@ impl Relay {
         own.extend(config.relay_ips.iter().flat_map(|ip| [ip.bound, ip.shown]));
         let policy = PeerPolicy::new(config.denied_peers.clone(), config.allowed_peers.clone(), own.clone());
         own.retain(|ip| policy.verdict(*ip) == Verdict::OwnOnly);
-        let credentials =
-            Credentials { secrets: vec![config.secret], users: config.users, ..Credentials::default() };
+        let Lifetimes { nonce, .. } = config.lifetimes;
         Self {
             ips: RelayIps::new(&config.relay_ips, config.ports),
             keep_address_family: config.keep_address_family,
@@ -90,8 +102,14 @@ impl Relay {
             own_only: own.into_iter().map(canonical).collect(),
             user_quota: config.user_quota,
             total_quota: config.total_quota,
-            auth: Authenticator::new(config.realm, &credentials, Some(NONCE_LIFETIME), &nonce_secret),
+            auth: Authenticator::new(config.realm, &config.credentials, nonce, &nonce_secret),
             strangers: StrangerLimit::new(config.stranger_answers_per_second, rng.next_u64(), now),
+            lifetimes: config.lifetimes,
+            services: config.services,
+            software: config.software,
+            fingerprint: config.fingerprint,
+            elsewhere: Elsewhere::new(config.alternate_servers),
+            bandwidth: Bandwidth::new(config.max_bps, config.bps_capacity, now),
             policy,
             metrics,
             started: now,
@@ -99,7 +117,7 @@ impl Relay {
             allocations: Slab::new(),
             by_client: HashMap::with_hasher(hashing(rng.next_u64())),
             by_relayed: HashMap::with_hasher(hashing(rng.next_u64())),
-            routes: Routes::new(ROUTES_MAX, rng.next_u64()),
+            routes: Routes::new(ROUTES_MAX, &config.lifetimes, rng.next_u64()),
             last_routes: LastRoutes::default(),
             reservations: Reservations::default(),
             per_user: HashMap::with_hasher(hashing(rng.next_u64())),
@@ -127,6 +145,7 @@ impl Relay {
                     self.remove(id);
                 }
             }
+            Input::Drain => self.elsewhere.drain(),
             Input::Timeout => {}
         }
     }
@@ -138,6 +157,11 @@ impl Relay {
                 self.expiries.first().map(|(at, _)| *at).into_iter().chain(self.reservations.next_end());
             Output::Timeout(ends.min().unwrap_or(self.now + IDLE))
         })
+    }
+
+    /// Other credentials from now on. Allocations go on, and are refreshed with what they were made with.
+    pub fn set_credentials(&mut self, credentials: &Credentials) {
+        self.auth.set_credentials(credentials);
     }
 
     /// Whether the client has an allocation.
@@ -199,6 +223,9 @@ impl Relay {
         let client = allocation.client;
         *self.per_user.entry(allocation.proof.account().to_owned()).or_default() += 1;
         let id = AllocationId(self.allocations.insert(allocation) as u32); // fewer than ports
+        if let Some(bandwidth) = &mut self.bandwidth {
+            bandwidth.start(id, self.now);
+        }
         let allocation = &self.allocations[id.0 as usize];
         self.by_client.insert(client, id);
         self.by_relayed.extend(allocation.sides().map(|side| (side.relayed, id)));

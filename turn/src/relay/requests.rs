@@ -11,9 +11,9 @@ use rand_core::RngCore;
 use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
 use super::families::{AddressError, Offer, family_of};
-use super::io::{ClientAddr, Transport};
+use super::io::ClientAddr;
 use super::reservations::Token;
-use crate::allocation::{Allocation, Pending, PortWish, Side, State, granted_lifetime};
+use crate::allocation::{Allocation, Pending, PortWish, Side, State};
 use crate::auth::Proof;
 use crate::channel_data::ChannelNumber;
 use crate::metrics::DropReason;
@@ -56,32 +56,22 @@ impl Relay {
             return self.drop(DropReason::Fingerprint);
         }
         match (message.class(), message.method()) {
+            (Class::Request, Method::BINDING) if !self.services.stun => self.drop(DropReason::SwitchedOff),
+            (Class::Request, Method::BINDING) if self.services.secure_stun => {
+                self.on_proved_request(client, message)
+            }
             (Class::Request, Method::BINDING) => self.on_binding(client, &message),
+            _ if !self.services.turn => self.drop(DropReason::SwitchedOff),
             (
                 Class::Request,
                 Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND,
-            ) => self.on_turn_request(client, message),
+            ) => self.on_proved_request(client, message),
             (Class::Indication, Method::SEND) => self.on_send(client, &message),
             _ => self.drop(DropReason::Unexpected),
         }
     }
 
-    fn on_binding(&mut self, client: ClientAddr, message: &Message<'_>) {
-        let unknown = unknown_attributes(message);
-        let mut answer = if unknown.is_empty() {
-            let mut answer = Writer::new(Class::Success, Method::BINDING, message.transaction_id());
-            answer.xor_address(Kind::XOR_MAPPED_ADDRESS, client.remote);
-            answer
-        } else {
-            refuse_unknown(message, &unknown)
-        };
-        if message.fingerprint_holds().is_some() {
-            answer.fingerprint();
-        }
-        self.reply(client, answer.finish());
-    }
-
-    fn on_turn_request(&mut self, client: ClientAddr, message: Message<'_>) {
+    fn on_proved_request(&mut self, client: ClientAddr, message: Message<'_>) {
         let known = self.by_client.get(&client).map(|&id| &self.allocation(id).proof);
         let proof = match self.auth.check(&message, client.remote, self.unix_seconds(), known) {
             Ok(proof) => proof,
@@ -96,6 +86,7 @@ impl Relay {
         }
         let outcome = match message.method() {
             _ if foreign => Err(ErrorCode::WRONG_CREDENTIALS),
+            Method::BINDING => self.binding(&request),
             Method::ALLOCATE => self.allocate(&request),
             Method::REFRESH => self.refresh(&request),
             Method::CREATE_PERMISSION => self.create_permission(&request),
@@ -106,38 +97,44 @@ impl Relay {
             self.metrics.refuse(code);
             let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
             answer.error(code);
+            if code == ErrorCode::TRY_ALTERNATE
+                && let Some(server) = self.elsewhere.next(client.remote)
+            {
+                answer.address(Kind::ALTERNATE_SERVER, server);
+            }
             self.answer(&request, answer);
         }
     }
 
-    /// An error before the credentials were proved, with what the client needs to prove them.
-    fn challenge(&mut self, client: ClientAddr, message: &Message<'_>, code: ErrorCode) {
-        if message.has_integrity() {
-            self.metrics.auth_failures.inc();
-        }
-        if client.transport == Transport::Udp && !self.strangers.take(client.remote.ip(), self.now) {
-            return self.drop(DropReason::StrangerLimit);
-        }
-        let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
-        answer.error(code);
-        if matches!(code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE) {
-            self.auth.challenge(&mut answer, client.remote, self.unix_seconds(), true);
-        }
-        if message.fingerprint_holds().is_some() {
-            answer.fingerprint();
-        }
-        self.reply(client, answer.finish());
+    fn answer(&mut self, request: &Request<'_>, answer: Writer) {
+        let data = self.sealed(answer, &request.proof, request.has_fingerprint());
+        self.reply(request.client, data);
     }
 
-    fn answer(&mut self, request: &Request<'_>, answer: Writer) {
-        let data = sealed(answer, &request.proof, request.has_fingerprint());
-        self.reply(request.client, data);
+    fn sealed(&self, mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
+        if let Some(software) = &self.software {
+            answer.attribute(Kind::SOFTWARE, software.as_bytes());
+        }
+        proof.sign(&mut answer);
+        if fingerprint || self.fingerprint {
+            answer.fingerprint();
+        }
+        answer.finish()
+    }
+
+    /// Binding of who has to prove a password for it.
+    fn binding(&mut self, request: &Request<'_>) -> Result<(), ErrorCode> {
+        let mut answer = request.success();
+        answer.xor_address(Kind::XOR_MAPPED_ADDRESS, request.client.remote);
+        self.answer(request, answer);
+        Ok(())
     }
 
     fn allocate(&mut self, request: &Request<'_>) -> Result<(), ErrorCode> {
         if let Some(&id) = self.by_client.get(&request.client) {
             return self.allocate_again(id, request);
         }
+        self.elsewhere.check(request.client.remote)?;
         let message = &request.message;
         match message.attribute(Kind::REQUESTED_TRANSPORT) {
             Some([UDP, _, _, _]) => {}
@@ -156,7 +153,7 @@ impl Relay {
             Some(relayed) => relayed.into(),
             None => self.offer(&request.client, message, Protocol::Udp, wish)?,
         };
-        let lifetime = granted_lifetime(message.number(Kind::LIFETIME));
+        let lifetime = self.lifetimes.granted(message.number(Kind::LIFETIME));
         let pending =
             Pending { lifetime, fingerprint: request.has_fingerprint(), wish, token: None, missing };
         let (transaction_id, proof) = (message.transaction_id(), request.proof.clone());
@@ -246,7 +243,7 @@ impl Relay {
         if let Some(missing) = missing {
             answer.attribute(Kind::ADDRESS_ERROR_CODE, &address_error(missing));
         }
-        let answer = sealed(answer, &allocation.proof, fingerprint);
+        let answer = self.sealed(answer, &allocation.proof, fingerprint);
         let client = allocation.client;
         let expires = self.now + lifetime;
         self.change_sides(id, |allocation| {
@@ -304,7 +301,7 @@ impl Relay {
         let transaction_id: TransactionId = allocation.transaction_id;
         let mut answer = Writer::new(Class::Error, Method::ALLOCATE, transaction_id);
         answer.error(ErrorCode::INSUFFICIENT_CAPACITY);
-        let data = sealed(answer, &allocation.proof, pending.fingerprint);
+        let data = self.sealed(answer, &allocation.proof, pending.fingerprint);
         let client = allocation.client;
         self.remove(id);
         self.reply(client, data);
@@ -319,7 +316,7 @@ impl Relay {
         }
         let lifetime = match request.message.number(Kind::LIFETIME) {
             Some(0) => Duration::ZERO,
-            requested => granted_lifetime(requested),
+            requested => self.lifetimes.granted(requested),
         };
         if !lifetime.is_zero() {
             let now = self.now;
@@ -400,14 +397,6 @@ fn address_error((family, code): AddressError) -> Vec<u8> {
     value
 }
 
-fn sealed(mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
-    proof.sign(&mut answer);
-    if fingerprint {
-        answer.fingerprint();
-    }
-    answer.finish()
-}
-
 fn refusal_code(refusal: Refusal) -> ErrorCode {
     match refusal {
         Refusal::Mismatch => ErrorCode::BAD_REQUEST,
@@ -415,7 +404,7 @@ fn refusal_code(refusal: Refusal) -> ErrorCode {
     }
 }
 
-fn unknown_attributes(message: &Message<'_>) -> Vec<u8> {
+pub(super) fn unknown_attributes(message: &Message<'_>) -> Vec<u8> {
     let unknown = message.attributes().filter(|a| a.kind.is_comprehension_required() && !a.kind.is_known());
     unknown.flat_map(|a| a.kind.0.to_be_bytes()).collect()
 }

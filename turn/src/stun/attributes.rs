@@ -105,6 +105,8 @@ impl Kind {
 pub struct ErrorCode(pub u16);
 
 impl ErrorCode {
+    /// 300
+    pub const TRY_ALTERNATE: Self = Self(300);
     /// 400
     pub const BAD_REQUEST: Self = Self(400);
     /// 401
@@ -133,6 +135,7 @@ impl ErrorCode {
     /// The recommended words (RFC 8489 §14.8, RFC 8656 §19).
     pub fn reason(self) -> &'static str {
         match self.0 {
+            300 => "Try Alternate",
             400 => "Bad Request",
             401 => "Unauthenticated",
             403 => "Forbidden",
@@ -180,10 +183,17 @@ pub fn write_xor_address(
     address: SocketAddr,
     transaction_id: TransactionId,
 ) -> usize {
-    let port = address.port() ^ (MAGIC_COOKIE >> 16) as u16;
+    let length = write_address(into, address);
+    into[2..4].iter_mut().zip(MAGIC_COOKIE.to_be_bytes()).for_each(|(octet, m)| *octet ^= m);
+    into[4..length].iter_mut().zip(xor_mask(transaction_id)).for_each(|(octet, m)| *octet ^= m);
+    length
+}
+
+/// Writes an address value as it is (RFC 8489 §14.1); how many bytes it took (8 or 20).
+pub fn write_address(into: &mut [u8; ADDRESS_BYTES_MAX], address: SocketAddr) -> usize {
     into[0] = 0;
-    into[2..4].copy_from_slice(&port.to_be_bytes());
-    let length = match address.ip() {
+    into[2..4].copy_from_slice(&address.port().to_be_bytes());
+    match address.ip() {
         IpAddr::V4(ip) => {
             into[1] = 1;
             into[4..8].copy_from_slice(&ip.octets());
@@ -194,9 +204,7 @@ pub fn write_xor_address(
             into[4..20].copy_from_slice(&ip.octets());
             20
         }
-    };
-    into[4..length].iter_mut().zip(xor_mask(transaction_id)).for_each(|(octet, m)| *octet ^= m);
-    length
+    }
 }
 
 fn xor_mask(transaction_id: TransactionId) -> [u8; 16] {

@@ -86,6 +86,11 @@ impl<'a> Message<'a> {
         self.header.class
     }
 
+    /// Bytes of the whole message.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// What is asked for.
     pub fn method(&self) -> Method {
         self.header.method
@@ -242,10 +247,22 @@ impl Writer {
         self.attribute(kind, &value[..length])
     }
 
-    /// Appends ERROR-CODE.
+    /// Appends an address as it is (ALTERNATE-SERVER, RESPONSE-ORIGIN, OTHER-ADDRESS).
+    pub fn address(&mut self, kind: Kind, address: SocketAddr) -> &mut Self {
+        let mut value = [0; attributes::ADDRESS_BYTES_MAX];
+        let length = attributes::write_address(&mut value, address);
+        self.attribute(kind, &value[..length])
+    }
+
+    /// Appends ERROR-CODE with its words.
     pub fn error(&mut self, code: attributes::ErrorCode) -> &mut Self {
+        self.error_with(code, code.reason())
+    }
+
+    /// Appends ERROR-CODE with other words, or none.
+    pub fn error_with(&mut self, code: attributes::ErrorCode, reason: &str) -> &mut Self {
         let mut value = vec![0, 0, (code.0 / 100) as u8, (code.0 % 100) as u8];
-        value.extend_from_slice(code.reason().as_bytes());
+        value.extend_from_slice(reason.as_bytes());
         self.attribute(Kind::ERROR_CODE, &value)
     }
 
@@ -261,6 +278,11 @@ impl Writer {
         self.set_length(self.bytes.len() + integrity::FINGERPRINT_BYTES);
         let value = integrity::fingerprint_of(&self.bytes);
         self.number(Kind::FINGERPRINT, value)
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The message.

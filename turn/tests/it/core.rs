@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::metrics::Registry;
 use proptest::prelude::*;
+use turn::auth::Credentials;
 use turn::metrics::{DropReason, Metrics};
 use turn::relay::{
     ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayConfig, RelayIp, RelayedAddr, Transport,
@@ -28,8 +29,10 @@ pub struct World {
 pub fn config() -> RelayConfig {
     RelayConfig {
         realm: REALM.into(),
-        secret: secret(),
-        users: [("static".to_owned(), secret())].into(),
+        credentials: Credentials {
+            users: [("static".to_owned(), secret())].into(),
+            ..Credentials::of_secret(secret())
+        },
         relay_ips: vec![RelayIp { bound: addr("10.0.0.1:0").ip(), shown: addr(MEDIA).ip() }],
         ports: 50_000..=50_009,
         own_media: vec![addr(MEDIA)],

@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
 use common::net::Gate;
+use turn::auth::Credentials;
 use turn::net::TurnHandle;
 use turn::relay::{RelayConfig, RelayIp};
 use turn::settings::Settings;
@@ -39,7 +40,7 @@ fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
 pub fn start_with(change: impl FnOnce(&mut Settings)) -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
     let relay = RelayConfig {
         realm: REALM.into(),
-        secret: secret(),
+        credentials: Credentials::of_secret(secret()),
         relay_ips: vec![RelayIp::direct(addr(MEDIA).ip())],
         ports: 20_000..=29_999,
         allowed_peers: vec!["127.0.0.0/8".parse().expect("a net")],

@@ -9,3 +9,5 @@ mod packet_path;
 mod reservations;
 #[cfg(feature = "net")]
 mod secure;
+mod services;
+mod strangers;

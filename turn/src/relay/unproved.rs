@@ -1,0 +1,114 @@
+//! Answers to who has proved nothing: Binding, and challenges (RFC 8489 §6.3.1, §9.2.4).
+//!
+//! Over UDP their sender may be forged, so that they go to a victim. No such answer should be larger than its request; the
+//! first Allocate of real clients does not leave room for that: libwebrtc's has 28 bytes, coturn's client's 36, and REALM and
+//! NONCE alone take 32 and more. So what can be left out is left out of an answer that would be larger than its request
+//! (SOFTWARE, the error's words), and PASSWORD-ALGORITHMS with the nonce's cookie where it would be more than
+//! [`AMPLIFICATION_MAX`] times as large on the wire. That factor holds for all realms of at most 64 bytes; challenges are
+//! rationed per network besides, and Binding's are 1.5 times their request at most.
+
+use super::Relay;
+use super::io::{ClientAddr, Transport};
+use super::requests::unknown_attributes;
+use crate::metrics::DropReason;
+use crate::stun::attributes::{ErrorCode, Kind};
+use crate::stun::header::{Class, HEADER_BYTES, Method};
+use crate::stun::integrity::FINGERPRINT_BYTES;
+use crate::stun::{Message, Writer};
+
+/// What QUIC allows towards an address that is not validated (RFC 9000 §8.1).
+const AMPLIFICATION_MAX: usize = 3;
+/// IPv4's and UDP's headers, which a forger pays for too; IPv6's are larger on both sides.
+const IP_AND_UDP_BYTES: usize = 28;
+/// ERROR-CODE without words.
+const ERROR_BYTES: usize = 8;
+
+/// How large an answer may be.
+struct Room {
+    /// With what nobody needs.
+    comfortable: usize,
+    /// With what an attentive client can do without.
+    most: usize,
+}
+
+impl Room {
+    fn of(client: &ClientAddr, message: &Message<'_>) -> Self {
+        let request = message.bytes();
+        match client.transport {
+            Transport::Udp => {
+                let most = AMPLIFICATION_MAX * (request + IP_AND_UDP_BYTES) - IP_AND_UDP_BYTES;
+                Self { comfortable: request, most }
+            }
+            // Whoever has shaken hands gets the answers.
+            Transport::Tcp(_) | Transport::Tls(_) | Transport::Dtls => {
+                Self { comfortable: usize::MAX, most: usize::MAX }
+            }
+        }
+    }
+}
+
+impl Relay {
+    pub(super) fn on_binding(&mut self, client: ClientAddr, message: &Message<'_>) {
+        let unknown = unknown_attributes(message);
+        let answer = if unknown.is_empty() {
+            let mut answer = Writer::new(Class::Success, Method::BINDING, message.transaction_id());
+            answer.xor_address(Kind::XOR_MAPPED_ADDRESS, client.remote);
+            answer
+        } else {
+            let mut answer = Writer::new(Class::Error, Method::BINDING, message.transaction_id());
+            let code = ErrorCode::UNKNOWN_ATTRIBUTE;
+            let bytes = HEADER_BYTES + ERROR_BYTES + 4 + unknown.len().next_multiple_of(4);
+            let words = words(code, bytes + self.fingerprint_bytes(message), &Room::of(&client, message));
+            answer.error_with(code, words).attribute(Kind::UNKNOWN_ATTRIBUTES, &unknown);
+            answer
+        };
+        self.answer_unsigned(client, message, answer);
+    }
+
+    /// An error before the credentials were proved, with what the client needs to prove them.
+    pub(super) fn challenge(&mut self, client: ClientAddr, message: &Message<'_>, code: ErrorCode) {
+        if message.has_integrity() {
+            self.metrics.auth_failures.inc();
+        }
+        if client.transport == Transport::Udp && !self.strangers.take(client.remote.ip(), self.now) {
+            return self.drop(DropReason::StrangerLimit);
+        }
+        let room = Room::of(&client, message);
+        let challenges = matches!(code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE);
+        let least = HEADER_BYTES + ERROR_BYTES + self.fingerprint_bytes(message);
+        let algorithms = least + self.auth.challenge_bytes(true) <= room.most;
+        let bytes = least + if challenges { self.auth.challenge_bytes(algorithms) } else { 0 };
+        let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
+        answer.error_with(code, words(code, bytes, &room));
+        if challenges {
+            self.auth.challenge(&mut answer, client.remote, self.unix_seconds(), algorithms);
+        }
+        self.answer_unsigned(client, message, answer);
+    }
+
+    fn answer_unsigned(&mut self, client: ClientAddr, message: &Message<'_>, mut answer: Writer) {
+        let fingerprint_bytes = self.fingerprint_bytes(message);
+        if let Some(software) = &self.software {
+            let bytes = answer.bytes() + 4 + software.len().next_multiple_of(4) + fingerprint_bytes;
+            if bytes <= Room::of(&client, message).comfortable {
+                answer.attribute(Kind::SOFTWARE, software.as_bytes());
+            }
+        }
+        if fingerprint_bytes > 0 {
+            answer.fingerprint();
+        }
+        self.reply(client, answer.finish());
+    }
+
+    /// 0 when the answer has none.
+    fn fingerprint_bytes(&self, message: &Message<'_>) -> usize {
+        let wanted = self.fingerprint || message.fingerprint_holds().is_some();
+        if wanted { FINGERPRINT_BYTES } else { 0 }
+    }
+}
+
+/// The error's words when there is room for them beside the rest of the answer.
+fn words(code: ErrorCode, bytes: usize, room: &Room) -> &'static str {
+    let words = code.reason();
+    if bytes + words.len().next_multiple_of(4) <= room.comfortable { words } else { "" }
+}
