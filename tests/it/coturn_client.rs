@@ -110,6 +110,11 @@ fn client_to_client() {
 }
 
 #[test]
+fn client_to_client_over_tcp_relays() {
+    check(&["-c", "-t", "-T", "-y"]);
+}
+
+#[test]
 fn padded_channel_data_and_extra_requests_and_dont_fragment() {
     check(&["-c", "-D", "-G", "-g"]);
 }

@@ -121,6 +121,8 @@ impl Metrics {
             ErrorCode::WRONG_CREDENTIALS => "441",
             ErrorCode::UNSUPPORTED_TRANSPORT => "442",
             ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH => "443",
+            ErrorCode::CONNECTION_ALREADY_EXISTS => "446",
+            ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE => "447",
             ErrorCode::ALLOCATION_QUOTA_REACHED => "486",
             ErrorCode::INSUFFICIENT_CAPACITY => "508",
             _ => "other",

@@ -31,11 +31,15 @@ impl PeerPolicy {
         Self { denied, allowed, own: own.into_iter().map(canonical).collect() }
     }
 
+    /// Whether the operator's list of allowed peers has this address.
+    pub fn is_listed(&self, peer: IpAddr) -> bool {
+        contain(&self.allowed, peer)
+    }
+
     /// The verdict on one address.
     pub fn verdict(&self, peer: IpAddr) -> Verdict {
         let ip = canonical(peer);
-        let listed = |list: &[IpNet]| list.iter().any(|net| net.contains(&ip) || net.contains(&peer));
-        if listed(&self.allowed) || is_public(ip) && !listed(&self.denied) {
+        if self.is_listed(peer) || is_public(ip) && !contain(&self.denied, peer) {
             Verdict::Allowed
         } else if self.own.contains(&ip) {
             Verdict::OwnOnly
@@ -43,6 +47,11 @@ impl PeerPolicy {
             Verdict::Denied
         }
     }
+}
+
+fn contain(nets: &[IpNet], peer: IpAddr) -> bool {
+    let ip = canonical(peer);
+    nets.iter().any(|net| net.contains(&ip) || net.contains(&peer))
 }
 
 /// The IPv4 address inside of an IPv6 one, in any of its forms; other addresses as they are.

@@ -42,6 +42,8 @@ pub struct RelayConfig {
     pub keep_address_family: bool,
     /// Relay ports, of each relay address.
     pub ports: RangeInclusive<u16>,
+    /// Whether TCP allocations are made (RFC 6062; coturn's `no-tcp-relay` is its opposite).
+    pub tcp_relay: bool,
     /// Our own media, reached in memory.
     pub own_media: Vec<SocketAddr>,
     /// Refused peers beside the built-in ranges.
@@ -133,6 +135,7 @@ impl Default for RelayConfig {
             relay_ips: vec![RelayIp::direct(Ipv4Addr::LOCALHOST.into())],
             keep_address_family: false,
             ports: 49_152..=65_535, // RFC 8656 §7.2: the dynamic ports
+            tcp_relay: true,
             own_media: Vec::new(),
             denied_peers: Vec::new(),
             allowed_peers: Vec::new(),

@@ -116,6 +116,10 @@ impl World {
                         self.relay.handle_input(self.now, Input::RelayBound { relayed });
                     }
                 }
+                Output::ConnectPeer { .. }
+                | Output::KeepPeer { .. }
+                | Output::Splice { .. }
+                | Output::ClosePeer { .. } => panic!("nobody has asked for a TCP allocation"),
                 Output::CloseRelay { relayed } => {
                     self.sockets.remove(&relayed);
                     self.ports.remove(&relayed);

@@ -67,7 +67,11 @@ impl World {
                     self.bound_ports.remove(&relayed);
                     self.permissions.closed(relayed);
                 }
-                relay_core::Output::Timeout(_) => {}
+                relay_core::Output::ConnectPeer { .. }
+                | relay_core::Output::KeepPeer { .. }
+                | relay_core::Output::Splice { .. }
+                | relay_core::Output::ClosePeer { .. }
+                | relay_core::Output::Timeout(_) => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 //! [`DatagramSink`]s both ways, without a socket.
 
 mod outbox;
+mod peers;
 mod tcp;
 mod tls;
 mod trains;

@@ -1,6 +1,6 @@
 //! What waits to be written to one TCP client: whole messages, one behind the other, taken all at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tokio::sync::Notify;
 
@@ -14,6 +14,7 @@ const KEPT_BYTES: usize = 16 * 1024;
 pub(super) struct Outbox {
     waiting: RefCell<Vec<u8>>,
     news: Notify,
+    is_finished: Cell<bool>,
 }
 
 impl Outbox {
@@ -31,14 +32,25 @@ impl Outbox {
         true
     }
 
-    /// Waits for messages and exchanges them for `written`, whose memory serves the next ones.
-    pub(super) async fn take(&self, written: &mut Vec<u8>) {
+    /// Waits for messages and exchanges them for `written`, whose memory serves the next ones; `false` when there are none
+    /// and none will come.
+    pub(super) async fn take(&self, written: &mut Vec<u8>) -> bool {
         written.clear();
         written.shrink_to(KEPT_BYTES);
         while self.waiting.borrow().is_empty() {
+            if self.is_finished.get() {
+                return false;
+            }
             self.news.notified().await;
         }
         std::mem::swap(&mut *self.waiting.borrow_mut(), written);
+        true
+    }
+
+    /// What is here is the last.
+    pub(super) fn finish(&self) {
+        self.is_finished.set(true);
+        self.news.notify_one();
     }
 }
 
@@ -58,7 +70,9 @@ mod tests {
         outbox.take(&mut taken).await;
         assert_eq!(taken.len(), WAITING_BYTES_MAX);
         assert!(outbox.push(b"", b"again", 0));
-        outbox.take(&mut taken).await;
+        outbox.finish();
+        assert!(outbox.take(&mut taken).await, "what was there when it was finished");
         assert_eq!(taken, b"again");
+        assert!(!outbox.take(&mut taken).await);
     }
 }

@@ -4,6 +4,7 @@
 //! between a connection that wants it and what is here.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
@@ -15,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::outbox::Outbox;
+use super::peers::{self, Splice};
 use super::tls::{Opened, Tls};
 use super::worker::SharedWorker;
 use crate::framing::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX, take_frames};
@@ -115,7 +117,7 @@ async fn admit(
 async fn serve(
     worker: &SharedWorker,
     mut reader: impl AsyncRead + Unpin,
-    writer: impl AsyncWrite + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
     transport: fn(ConnectionId) -> Transport,
     (remote, local): (SocketAddr, SocketAddr),
     accepted: &Counters,
@@ -124,9 +126,28 @@ async fn serve(
     let connection = worker.borrow_mut().add_connection(Rc::clone(&outbox));
     let client = ClientAddr { transport: transport(connection), remote, local };
     accepted.inc(client.transport.as_str());
-    let reason = tokio::select! {
-        reason = read(worker, client, &mut reader) => reason,
-        () = write(writer, &outbox) => None,
+    let mut received = Vec::with_capacity(STRANGER_FRAME_BYTES_MAX);
+    let end = {
+        let mut writing = pin!(write(&mut writer, &outbox));
+        let end = tokio::select! {
+            end = read(worker, client, &mut reader, &mut received) => end,
+            () = &mut writing => End::Closed(None),
+        };
+        if let End::Spliced(_) = end {
+            // The answer to ConnectionBind goes out before what the peer has sent.
+            outbox.finish();
+            let _ = timeout(IDLE, writing).await; // who reads nothing gets nothing
+        }
+        end
+    };
+    let reason = match end {
+        End::Closed(reason) => reason,
+        End::Spliced(splice) => {
+            let (peer, metrics) = (splice.connection, worker.borrow().metrics());
+            splice.carry(reader, writer, &received, &metrics).await;
+            peers::ended(worker, peer);
+            None
+        }
     };
     let mut worker = worker.borrow_mut();
     worker.remove_connection(connection);
@@ -134,36 +155,47 @@ async fn serve(
     reason
 }
 
-/// Reads until the connection ends: the reason, when it is we who end it.
+/// What becomes of a connection.
+enum End {
+    /// Nothing. The reason, when it is we who end it.
+    Closed(Option<&'static str>),
+    /// It carries a peer's bytes.
+    Spliced(Splice),
+}
+
+/// Reads messages until there will be no more.
 async fn read(
     worker: &SharedWorker,
     client: ClientAddr,
     reader: &mut (impl AsyncRead + Unpin),
-) -> Option<&'static str> {
-    let mut buffer = Vec::with_capacity(STRANGER_FRAME_BYTES_MAX);
+    buffer: &mut Vec<u8>,
+) -> End {
     let mut useful = Instant::now();
     loop {
-        let got = timeout(IDLE, reader.read_buf(&mut buffer)).await;
+        let got = timeout(IDLE, reader.read_buf(buffer)).await;
         if matches!(got, Ok(Ok(0) | Err(_))) {
-            return None;
+            return End::Closed(None);
         }
         let mut frames_max = frame_bytes_max(worker, &client);
         loop {
             let taken = worker.borrow_mut().batch(|batch| {
-                take_frames(&mut buffer, frames_max, |data| batch.handle(Input::FromClient { client, data }))
+                take_frames(buffer, frames_max, |data| batch.handle(Input::FromClient { client, data }))
             });
+            if let Some(splice) = worker.borrow_mut().take_splice(&client) {
+                return End::Spliced(splice);
+            }
             // What came with the Allocate request may be longer than what came before it.
             let allowed = frame_bytes_max(worker, &client);
             match taken {
                 true => break,
                 false if allowed > frames_max => frames_max = allowed,
-                false => return Some("framing"),
+                false => return End::Closed(Some("framing")),
             }
         }
         if worker.borrow().has_allocation(&client) {
             useful = Instant::now();
         } else if useful.elapsed() >= IDLE {
-            return Some("idle");
+            return End::Closed(Some("idle"));
         }
         tokio::task::yield_now().await;
     }
@@ -173,10 +205,9 @@ fn frame_bytes_max(worker: &SharedWorker, client: &ClientAddr) -> usize {
     if worker.borrow().has_allocation(client) { FRAME_BYTES_MAX } else { STRANGER_FRAME_BYTES_MAX }
 }
 
-async fn write(mut writer: impl AsyncWrite + Unpin, outbox: &Outbox) {
+async fn write(writer: &mut (impl AsyncWrite + Unpin), outbox: &Outbox) {
     let mut messages = Vec::new();
-    loop {
-        outbox.take(&mut messages).await;
+    while outbox.take(&mut messages).await {
         let written = async { writer.write_all(&messages).await.and(writer.flush().await) };
         if written.await.is_err() {
             return;

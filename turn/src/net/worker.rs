@@ -15,10 +15,13 @@ use common::handover::DatagramSink;
 use common::net::{BatchSocket, RecvBatch, UdpMetrics};
 
 use super::outbox::Outbox;
+use super::peers::{Peers, Splice};
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
 use crate::metrics::{DropReason, Metrics};
-use crate::relay::{ClientAddr, ConnectionId, Destination, Input, Output, Relay, RelayedAddr, Transport};
+use crate::relay::{
+    ClientAddr, ConnectionId, Destination, Input, Output, Protocol, Relay, RelayedAddr, Transport,
+};
 
 /// Asked of the kernel for each direction of a relay socket, which serves one client: 1.2 kB packets at 50 Mbit/s for
 /// 40 ms. Peers may fill it, times the number of allocations, so it is far smaller than a listener's.
@@ -34,6 +37,7 @@ pub(super) struct Worker {
     sockets: Sockets,
     trains: Trains,
     from_peers: Rc<RefCell<RecvBatch>>,
+    peers: Peers,
     connections: HashMap<ConnectionId, Rc<Outbox>>,
     next_connection: u64,
     me: Weak<RefCell<Worker>>,
@@ -55,6 +59,7 @@ impl Worker {
                 udp_metrics,
                 sockets: Sockets::default(),
                 from_peers: Rc::new(RefCell::new(RecvBatch::new())),
+                peers: Peers::default(),
                 connections: HashMap::new(),
                 next_connection: 0,
                 me: Weak::clone(me),
@@ -75,6 +80,19 @@ impl Worker {
 
     pub(super) fn remove_connection(&mut self, id: ConnectionId) {
         self.connections.remove(&id);
+        self.peers.take_splice(id);
+    }
+
+    pub(super) fn peers(&mut self) -> &mut Peers {
+        &mut self.peers
+    }
+
+    pub(super) fn take_splice(&mut self, client: &ClientAddr) -> Option<Splice> {
+        self.peers.take_splice(connection_of(client)?)
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     pub(super) fn has_allocation(&self, client: &ClientAddr) -> bool {
@@ -108,7 +126,7 @@ impl Worker {
     }
 
     fn send_to_client(&mut self, client: ClientAddr, prefix: &[u8], payload: &[u8], padding: usize) {
-        if let Transport::Tcp(connection) | Transport::Tls(connection) = client.transport {
+        if let Some(connection) = connection_of(&client) {
             let outbox = self.connections.get(&connection);
             if !outbox.is_some_and(|outbox| outbox.push(prefix, payload, padding)) {
                 self.metrics.drop(DropReason::QueueFull);
@@ -122,6 +140,12 @@ impl Worker {
     }
 
     fn open_relay(&mut self, relayed: RelayedAddr, bind: SocketAddr) -> bool {
+        if relayed.protocol == Protocol::Tcp {
+            let listens = self.peers.listen(&self.me, relayed, bind);
+            return listens
+                .inspect_err(|error| tracing::debug!(%error, "a relay port could not be bound"))
+                .is_ok();
+        }
         let bound = BatchSocket::bind_with_buffers(bind, self.udp_metrics.clone(), RELAY_BUFFER_BYTES);
         let socket = match bound.and_then(Readable::new) {
             Ok(socket) => Rc::new(socket),
@@ -167,10 +191,30 @@ impl Batch<'_> {
                 Output::CloseRelay { relayed } => {
                     self.worker.trains.send(&self.worker.sockets); // what waits may leave from this socket
                     self.worker.sockets.relays.remove(&relayed);
+                    self.worker.peers.stop_listening(relayed);
                 }
-                Output::Timeout(_) => return, // `tick` is never later than half a second
+                Output::ConnectPeer { connection, bind, to } => {
+                    self.worker.peers.connect(&self.worker.me, connection, bind, to);
+                }
+                Output::KeepPeer { connection } => self.worker.peers.keep(connection),
+                Output::Splice { client, connection } => {
+                    if let Some(client) = connection_of(&client) {
+                        self.worker.peers.splice(client, connection);
+                    }
+                }
+                Output::ClosePeer { connection } => self.worker.peers.close(connection),
+                Output::Timeout(_) => break, // `tick` is never later than half a second
             }
         }
+        self.worker.peers.forget_accepted();
+    }
+}
+
+/// The stream that a client talks over.
+fn connection_of(client: &ClientAddr) -> Option<ConnectionId> {
+    match client.transport {
+        Transport::Tcp(connection) | Transport::Tls(connection) => Some(connection),
+        Transport::Udp | Transport::Dtls => None,
     }
 }
 

@@ -141,25 +141,28 @@ impl Relay {
     }
 
     pub(super) fn on_media(&mut self, relayed: SocketAddr, media: SocketAddr, payload_bytes: usize) {
-        match self.own_relayed(relayed) {
+        match self.own_relayed(relayed, Protocol::Udp) {
             Some(relayed) => self.on_peer(relayed, media, payload_bytes),
             None => self.drop(DropReason::NoAllocation),
         }
     }
 
     /// The allocated address that this one is.
-    fn own_relayed(&self, address: SocketAddr) -> Option<RelayedAddr> {
-        self.ips.named(address, Protocol::Udp).find(|relayed| self.by_relayed.contains_key(relayed))
+    pub(super) fn own_relayed(&self, address: SocketAddr, protocol: Protocol) -> Option<RelayedAddr> {
+        self.ips.named(address, protocol).find(|relayed| self.by_relayed.contains_key(relayed))
     }
 
     /// The way to a peer that this allocation may send to until then.
     fn way_to(&self, id: AllocationId, peer: SocketAddr, until: Instant) -> Result<Way, DropReason> {
         let relayed = self.allocation(id).relayed(Family::of(peer.ip())).ok_or(DropReason::NoPermission)?;
+        if relayed.protocol == Protocol::Tcp {
+            return Err(DropReason::Unexpected); // its data goes over connections
+        }
         let from = self.ips.shown(relayed);
         if self.own_media.contains(&peer) {
             return Ok(Way { id, hop: Hop::Media { from, to: peer }, until });
         }
-        if let Some(other) = self.own_relayed(peer) {
+        if let Some(other) = self.own_relayed(peer, Protocol::Udp) {
             let to = self.way_to_client(other, from)?;
             return Ok(Way { id, hop: Hop::Client(to), until: until.min(to.until) });
         }

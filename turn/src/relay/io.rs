@@ -75,6 +75,10 @@ impl Hash for ClientAddr {
     }
 }
 
+/// A connection to a peer of a TCP allocation: the value of CONNECTION-ID (RFC 6062 §6.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerConnectionId(pub u32);
+
 /// What happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
@@ -120,6 +124,28 @@ pub enum Input<'a> {
     },
     /// No new allocations from now on: 300 when there is another server, 508 otherwise. What there is lives on.
     Drain,
+    /// [`Output::ConnectPeer`] went well.
+    PeerConnected {
+        /// Which.
+        connection: PeerConnectionId,
+    },
+    /// [`Output::ConnectPeer`] failed.
+    PeerConnectFailed {
+        /// Which.
+        connection: PeerConnectionId,
+    },
+    /// A peer has connected to a relay socket. [`Output::KeepPeer`] names the connection; without it, it is closed.
+    PeerAccepted {
+        /// At which.
+        relayed: RelayedAddr,
+        /// From whom.
+        peer: SocketAddr,
+    },
+    /// A connection to a peer ended, and the client's with it.
+    PeerGone {
+        /// Which.
+        connection: PeerConnectionId,
+    },
     /// The time of the last [`Output::Timeout`] has come.
     Timeout,
 }
@@ -141,7 +167,7 @@ pub enum Output {
         /// The part.
         payload: Range<usize>,
     },
-    /// Bind a socket, then say [`Input::RelayBound`] or [`Input::RelayBindFailed`].
+    /// Bind a UDP socket, or listen with a TCP one, then say [`Input::RelayBound`] or [`Input::RelayBindFailed`].
     OpenRelay {
         /// Its address.
         relayed: RelayedAddr,
@@ -152,6 +178,32 @@ pub enum Output {
     CloseRelay {
         /// Its address.
         relayed: RelayedAddr,
+    },
+    /// Connect to a peer, then say [`Input::PeerConnected`] or [`Input::PeerConnectFailed`].
+    ConnectPeer {
+        /// What it is called from now on.
+        connection: PeerConnectionId,
+        /// From the relay socket's address.
+        bind: SocketAddr,
+        /// To the peer's.
+        to: SocketAddr,
+    },
+    /// Keep the connection of the last [`Input::PeerAccepted`], and read nothing of it yet.
+    KeepPeer {
+        /// What it is called from now on.
+        connection: PeerConnectionId,
+    },
+    /// From here on the client's connection carries the bytes of this peer, and nothing else.
+    Splice {
+        /// The client's data connection.
+        client: ClientAddr,
+        /// The peer's.
+        connection: PeerConnectionId,
+    },
+    /// Close a connection to a peer, or give up connecting, and close the client's data connection with it.
+    ClosePeer {
+        /// Which.
+        connection: PeerConnectionId,
     },
     /// Nothing more; call again then, or with the next input.
     Timeout(Instant),

@@ -1,17 +1,19 @@
 //! The relay's core: datagrams and time in, decisions out (RFC 8656).
 //!
 //! `io` is its interface, `requests` answers what clients ask for (`families` of addresses, and `reservations` keeps what it
-//! promised), `forward` is the packet path. Allocations are found by client (up) and by relayed address (down). The shell
+//! promised), `tcp` joins connections, `forward` is the packet path. Allocations are found by client (up) and by relayed address (down). The shell
 //! is `net`; who may do what is `auth` and `peer_policy`.
 
 mod addresses;
 mod bandwidth;
+mod connections;
 mod elsewhere;
 mod families;
 mod forward;
 mod io;
 mod requests;
 mod reservations;
+mod tcp;
 mod unproved;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -25,9 +27,13 @@ use slab::Slab;
 use addresses::RelayIps;
 pub use addresses::{Family, Protocol, RELAY_IPS_MAX, RelayIp, RelayedAddr};
 use bandwidth::Bandwidth;
+use connections::PeerConnections;
 use elsewhere::Elsewhere;
 use forward::LastRoutes;
-pub use io::{ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, Prefix, Transport};
+pub use io::{
+    ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, PeerConnectionId, Prefix,
+    Transport,
+};
 use reservations::Reservations;
 
 use crate::allocation::{Allocation, Side, State};
@@ -71,6 +77,8 @@ pub struct Relay {
     routes: Routes,
     last_routes: LastRoutes,
     reservations: Reservations,
+    connections: PeerConnections,
+    tcp_relay: bool,
     per_user: HashMap<String, usize, Hashing>,
     expiries: BTreeSet<(Instant, AllocationId)>,
     /// Drained after each input; one input adds a handful at most, and a timeout two per expired allocation.
@@ -120,6 +128,8 @@ impl Relay {
             routes: Routes::new(ROUTES_MAX, &config.lifetimes, rng.next_u64()),
             last_routes: LastRoutes::default(),
             reservations: Reservations::default(),
+            connections: PeerConnections::default(),
+            tcp_relay: config.tcp_relay,
             per_user: HashMap::with_hasher(hashing(rng.next_u64())),
             expiries: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -140,12 +150,12 @@ impl Relay {
             Input::FromMedia { relayed, media, data } => self.on_media(relayed, media, data.len()),
             Input::RelayBound { relayed } => self.on_relay_bound(relayed),
             Input::RelayBindFailed { relayed } => self.on_relay_bind_failed(relayed),
-            Input::ClientGone { client } => {
-                if let Some(&id) = self.by_client.get(&client) {
-                    self.remove(id);
-                }
-            }
             Input::Drain => self.elsewhere.drain(),
+            Input::PeerConnected { connection } => self.on_peer_connected(connection),
+            Input::PeerConnectFailed { connection } => self.on_peer_connect_failed(connection),
+            Input::PeerAccepted { relayed, peer } => self.on_peer_accepted(relayed, peer),
+            Input::PeerGone { connection } => self.on_peer_gone(connection),
+            Input::ClientGone { client } => self.on_client_gone(&client),
             Input::Timeout => {}
         }
     }
@@ -153,9 +163,9 @@ impl Relay {
     /// What is to be done, until [`Output::Timeout`].
     pub fn poll_output(&mut self) -> Output {
         self.outputs.pop_front().unwrap_or_else(|| {
-            let ends =
-                self.expiries.first().map(|(at, _)| *at).into_iter().chain(self.reservations.next_end());
-            Output::Timeout(ends.min().unwrap_or(self.now + IDLE))
+            let ends = self.expiries.first().map(|(at, _)| *at);
+            let ends = [ends, self.reservations.next_end(), self.connections.next_end()];
+            Output::Timeout(ends.into_iter().flatten().min().unwrap_or(self.now + IDLE))
         })
     }
 
@@ -172,6 +182,11 @@ impl Relay {
     /// Allocations there are.
     pub fn allocations(&self) -> usize {
         self.allocations.len()
+    }
+
+    /// Connections to peers there are, of TCP allocations.
+    pub fn peer_connections(&self) -> usize {
+        self.connections.len()
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -217,6 +232,7 @@ impl Relay {
         while let Some(relayed) = self.reservations.expire(self.now) {
             self.close(relayed);
         }
+        self.expire_connections();
     }
 
     fn insert(&mut self, allocation: Allocation) -> AllocationId {
@@ -237,6 +253,7 @@ impl Relay {
 
     fn remove(&mut self, id: AllocationId) {
         self.change_routes(id, |routes, owner, share| routes.remove(owner.id, share));
+        self.close_connections_of(id);
         let allocation = self.allocations.remove(id.0 as usize);
         self.by_client.remove(&allocation.client);
         if let Some(at) = allocation.expires() {

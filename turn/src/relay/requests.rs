@@ -13,6 +13,7 @@ use super::addresses::{Family, Protocol, RelayedAddr};
 use super::families::{AddressError, Offer, family_of};
 use super::io::ClientAddr;
 use super::reservations::Token;
+use super::tcp::is_tcp;
 use crate::allocation::{Allocation, Pending, PortWish, Side, State};
 use crate::auth::Proof;
 use crate::channel_data::ChannelNumber;
@@ -23,8 +24,9 @@ use crate::stun::attributes::{ErrorCode, Kind};
 use crate::stun::header::{Class, Method, TransactionId};
 use crate::stun::{Message, Writer};
 
-/// IANA protocol number (RFC 8656 §18.7).
+/// IANA protocol numbers (RFC 8656 §18.7, RFC 6062 §4.1).
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 /// EVEN-PORT's R bit: reserve the next port too (RFC 8656 §18.5).
 const RESERVE_NEXT: u8 = 0x80;
 /// Ports that are tried for one allocation before it is refused.
@@ -33,18 +35,18 @@ const BIND_ATTEMPTS: u8 = 10;
 const WRONG_FAMILY: ErrorCode = ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH;
 
 /// A request whose sender has proved its credentials.
-struct Request<'a> {
-    client: ClientAddr,
-    message: Message<'a>,
-    proof: Proof,
+pub(super) struct Request<'a> {
+    pub(super) client: ClientAddr,
+    pub(super) message: Message<'a>,
+    pub(super) proof: Proof,
 }
 
 impl Request<'_> {
-    fn has_fingerprint(&self) -> bool {
+    pub(super) fn has_fingerprint(&self) -> bool {
         self.message.fingerprint_holds().is_some()
     }
 
-    fn success(&self) -> Writer {
+    pub(super) fn success(&self) -> Writer {
         Writer::new(Class::Success, self.message.method(), self.message.transaction_id())
     }
 }
@@ -64,7 +66,12 @@ impl Relay {
             _ if !self.services.turn => self.drop(DropReason::SwitchedOff),
             (
                 Class::Request,
-                Method::ALLOCATE | Method::REFRESH | Method::CREATE_PERMISSION | Method::CHANNEL_BIND,
+                Method::ALLOCATE
+                | Method::REFRESH
+                | Method::CREATE_PERMISSION
+                | Method::CHANNEL_BIND
+                | Method::CONNECT
+                | Method::CONNECTION_BIND,
             ) => self.on_proved_request(client, message),
             (Class::Indication, Method::SEND) => self.on_send(client, &message),
             _ => self.drop(DropReason::Unexpected),
@@ -73,6 +80,7 @@ impl Relay {
 
     fn on_proved_request(&mut self, client: ClientAddr, message: Message<'_>) {
         let known = self.by_client.get(&client).map(|&id| &self.allocation(id).proof);
+        let known = known.or_else(|| self.proof_of_connection(&message));
         let proof = match self.auth.check(&message, client.remote, self.unix_seconds(), known) {
             Ok(proof) => proof,
             Err(code) => return self.challenge(client, &message, code),
@@ -85,11 +93,13 @@ impl Relay {
             return self.answer(&request, refuse_unknown(&message, &unknown));
         }
         let outcome = match message.method() {
+            Method::CONNECTION_BIND => self.connection_bind(&request),
             _ if foreign => Err(ErrorCode::WRONG_CREDENTIALS),
             Method::BINDING => self.binding(&request),
             Method::ALLOCATE => self.allocate(&request),
             Method::REFRESH => self.refresh(&request),
             Method::CREATE_PERMISSION => self.create_permission(&request),
+            Method::CONNECT => self.connect(&request),
             _ => self.channel_bind(&request),
         };
         if let Err(code) = outcome {
@@ -106,12 +116,12 @@ impl Relay {
         }
     }
 
-    fn answer(&mut self, request: &Request<'_>, answer: Writer) {
+    pub(super) fn answer(&mut self, request: &Request<'_>, answer: Writer) {
         let data = self.sealed(answer, &request.proof, request.has_fingerprint());
         self.reply(request.client, data);
     }
 
-    fn sealed(&self, mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
+    pub(super) fn sealed(&self, mut answer: Writer, proof: &Proof, fingerprint: bool) -> Vec<u8> {
         if let Some(software) = &self.software {
             answer.attribute(Kind::SOFTWARE, software.as_bytes());
         }
@@ -136,10 +146,14 @@ impl Relay {
         }
         self.elsewhere.check(request.client.remote)?;
         let message = &request.message;
-        match message.attribute(Kind::REQUESTED_TRANSPORT) {
-            Some([UDP, _, _, _]) => {}
+        let protocol = match message.attribute(Kind::REQUESTED_TRANSPORT) {
+            Some([UDP, _, _, _]) => Protocol::Udp,
+            Some([TCP, _, _, _]) => Protocol::Tcp,
             Some([_, _, _, _]) => return Err(ErrorCode::UNSUPPORTED_TRANSPORT),
             _ => return Err(ErrorCode::BAD_REQUEST),
+        };
+        if protocol == Protocol::Tcp {
+            self.check_tcp_allocate(request)?;
         }
         let wish = port_wish(message)?;
         let redeemed = self.redeem(request)?;
@@ -151,7 +165,7 @@ impl Relay {
         }
         let Offer { relayed, missing } = match redeemed {
             Some(relayed) => relayed.into(),
-            None => self.offer(&request.client, message, Protocol::Udp, wish)?,
+            None => self.offer(&request.client, message, protocol, wish)?,
         };
         let lifetime = self.lifetimes.granted(message.number(Kind::LIFETIME));
         let pending =
@@ -354,6 +368,9 @@ impl Relay {
 
     fn channel_bind(&mut self, request: &Request<'_>) -> Result<(), ErrorCode> {
         let id = self.ready(&request.client).ok_or(ErrorCode::ALLOCATION_MISMATCH)?;
+        if is_tcp(self.allocation(id)) {
+            return Err(ErrorCode::BAD_REQUEST); // channels are for datagrams
+        }
         let number = match request.message.attribute(Kind::CHANNEL_NUMBER) {
             Some(&[c0, c1, _, _]) => ChannelNumber::new(u16::from_be_bytes([c0, c1])),
             _ => None,
@@ -370,7 +387,7 @@ impl Relay {
         Ok(())
     }
 
-    fn check_peer(&self, id: AllocationId, ip: IpAddr) -> Result<Verdict, ErrorCode> {
+    pub(super) fn check_peer(&self, id: AllocationId, ip: IpAddr) -> Result<Verdict, ErrorCode> {
         if self.allocation(id).side(Family::of(ip)).is_none() {
             return Err(WRONG_FAMILY);
         }

@@ -51,6 +51,8 @@ impl Kind {
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
     /// RESERVATION-TOKEN
     pub const RESERVATION_TOKEN: Self = Self(0x0022);
+    /// CONNECTION-ID
+    pub const CONNECTION_ID: Self = Self(0x002A);
     /// ADDITIONAL-ADDRESS-FAMILY
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// ADDRESS-ERROR-CODE
@@ -95,6 +97,7 @@ impl Kind {
                 | Self::USERHASH
                 | Self::XOR_MAPPED_ADDRESS
                 | Self::RESERVATION_TOKEN
+                | Self::CONNECTION_ID
                 | Self::FINGERPRINT
         )
     }
@@ -127,12 +130,16 @@ impl ErrorCode {
     pub const UNSUPPORTED_TRANSPORT: Self = Self(442);
     /// 443
     pub const PEER_ADDRESS_FAMILY_MISMATCH: Self = Self(443);
+    /// 446
+    pub const CONNECTION_ALREADY_EXISTS: Self = Self(446);
+    /// 447
+    pub const CONNECTION_TIMEOUT_OR_FAILURE: Self = Self(447);
     /// 486
     pub const ALLOCATION_QUOTA_REACHED: Self = Self(486);
     /// 508
     pub const INSUFFICIENT_CAPACITY: Self = Self(508);
 
-    /// The recommended words (RFC 8489 §14.8, RFC 8656 §19).
+    /// The recommended words (RFC 8489 §14.8, RFC 8656 §19, RFC 6062 §6.3).
     pub fn reason(self) -> &'static str {
         match self.0 {
             300 => "Try Alternate",
@@ -146,6 +153,8 @@ impl ErrorCode {
             441 => "Wrong Credentials",
             442 => "Unsupported Transport Protocol",
             443 => "Peer Address Family Mismatch",
+            446 => "Connection Already Exists",
+            447 => "Connection Timeout or Failure",
             486 => "Allocation Quota Reached",
             508 => "Insufficient Capacity",
             _ => "",

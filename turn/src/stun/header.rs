@@ -51,6 +51,12 @@ impl Method {
     pub const CREATE_PERMISSION: Self = Self(0x008);
     /// Give a peer a channel number.
     pub const CHANNEL_BIND: Self = Self(0x009);
+    /// Connect to a peer (RFC 6062 §6.1, as all that follow).
+    pub const CONNECT: Self = Self(0x00A);
+    /// Make a connection of the client one with a peer's.
+    pub const CONNECTION_BIND: Self = Self(0x00B);
+    /// A peer has connected, an indication.
+    pub const CONNECTION_ATTEMPT: Self = Self(0x00C);
 }
 
 /// A header.

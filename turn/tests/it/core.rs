@@ -286,7 +286,7 @@ fn what_an_allocate_cannot_have_is_refused_by_its_code() {
     let udp_transport = (Kind::REQUESTED_TRANSPORT, [17u8, 0, 0, 0]);
     for (attributes, expected) in [
         (vec![], 400),
-        (vec![(Kind::REQUESTED_TRANSPORT, [6, 0, 0, 0])], 442),
+        (vec![(Kind::REQUESTED_TRANSPORT, [132, 0, 0, 0])], 442),
         (vec![udp_transport, (Kind::REQUESTED_ADDRESS_FAMILY, [2, 0, 0, 0])], 440),
         (vec![udp_transport, (Kind::RESERVATION_TOKEN, [0; 4])], 400),
         (vec![udp_transport, (Kind(0x0042), [0; 4])], 420),

@@ -19,7 +19,7 @@ use turn::stun::{Message, Writer};
 use crate::client::{Client, REALM, addr, address, attribute, channel_data, code, secret};
 
 /// Far above what a busy machine needs; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const MEDIA: &str = "127.0.0.1:9";
 
 /// From, to, payload.

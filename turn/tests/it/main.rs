@@ -4,6 +4,8 @@ mod client;
 mod core;
 mod families;
 #[cfg(feature = "net")]
+mod ipv6;
+#[cfg(feature = "net")]
 mod loopback;
 mod packet_path;
 mod reservations;
@@ -11,3 +13,6 @@ mod reservations;
 mod secure;
 mod services;
 mod strangers;
+#[cfg(feature = "net")]
+mod tcp_peers;
+mod tcp_relay;
