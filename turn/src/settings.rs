@@ -66,11 +66,30 @@ pub struct RelayConfig {
     pub services: Services,
     /// Where new allocations are sent instead (300 Try Alternate), by the client's address family; one after the other.
     pub alternate_servers: Vec<SocketAddr>,
+    /// NAT behaviour discovery (RFC 5780), one for a family of addresses. The shell listens at all four of each.
+    pub discovery: Vec<Discovery>,
     /// SOFTWARE in answers, shorter than 764 bytes. Answers to strangers leave it out where they would become larger than
     /// their request.
     pub software: Option<String>,
     /// FINGERPRINT in all answers, not only where the request had it. Data indications never have it.
     pub fingerprint: bool,
+}
+
+/// The four sockets of NAT behaviour discovery: two addresses, each with two ports (RFC 5780 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discovery {
+    /// Where we are bound, and what clients are told of it.
+    pub ips: [RelayIp; 2],
+    /// The usual port and the other one.
+    pub ports: [u16; 2],
+}
+
+impl Discovery {
+    /// The four, as they are bound.
+    pub fn addresses(&self) -> [SocketAddr; 4] {
+        let at = |ip: usize, port: usize| SocketAddr::new(self.ips[ip].bound, self.ports[port]);
+        [at(0, 0), at(0, 1), at(1, 0), at(1, 1)]
+    }
 }
 
 /// How long things last.
@@ -147,9 +166,22 @@ impl Default for RelayConfig {
             lifetimes: Lifetimes::default(),
             services: Services::default(),
             alternate_servers: Vec::new(),
+            discovery: Vec::new(),
             software: None,
             fingerprint: false,
         }
+    }
+}
+
+impl Settings {
+    /// What is listened at beside [`Self::listen`] for NAT behaviour discovery.
+    pub fn discovery_listen(&self) -> Vec<SocketAddr> {
+        let serves = |listener: &SocketAddr, wanted: &SocketAddr| {
+            let any = listener.ip().is_unspecified() && listener.is_ipv4() == wanted.is_ipv4();
+            listener.port() == wanted.port() && (any || listener.ip() == wanted.ip())
+        };
+        let wanted = self.relay.discovery.iter().flat_map(Discovery::addresses);
+        wanted.filter(|wanted| !self.listen.iter().any(|listener| serves(listener, wanted))).collect()
     }
 }
 

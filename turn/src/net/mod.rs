@@ -114,6 +114,7 @@ pub fn start(
     let tls_listeners = bind_all("turn.tls_listen", &settings.tls_listen, &udp_metrics)?;
     let tls_addresses: Vec<SocketAddr> = tls_listeners.iter().map(|(udp, _)| udp.local_addr()).collect();
     listeners.extend(tls_listeners);
+    listeners.extend(bind_all("turn.discovery", &settings.discovery_listen(), &udp_metrics)?);
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;

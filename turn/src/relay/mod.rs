@@ -7,6 +7,7 @@
 mod addresses;
 mod bandwidth;
 mod connections;
+mod discovery;
 mod elsewhere;
 mod families;
 mod forward;
@@ -42,7 +43,7 @@ use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
 use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
 pub use crate::settings::RelayConfig;
-use crate::settings::{Lifetimes, Services};
+use crate::settings::{Discovery, Lifetimes, Services};
 
 /// How long the core sleeps when nothing is going to expire.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -64,6 +65,7 @@ pub struct Relay {
     software: Option<String>,
     fingerprint: bool,
     elsewhere: Elsewhere,
+    discovery: Vec<Discovery>,
     /// `None` when there is no limit.
     bandwidth: Option<Bandwidth>,
     policy: PeerPolicy,
@@ -116,6 +118,7 @@ impl Relay {
             services: config.services,
             software: config.software,
             fingerprint: config.fingerprint,
+            discovery: config.discovery,
             elsewhere: Elsewhere::new(config.alternate_servers),
             bandwidth: Bandwidth::new(config.max_bps, config.bps_capacity, now),
             policy,

@@ -87,7 +87,7 @@ impl Relay {
         };
         let foreign = known.is_some_and(|known| known.username() != proof.username());
         let request = Request { client, message, proof };
-        let unknown = unknown_attributes(&message);
+        let unknown = unknown_attributes(&message, |_| false);
         if !unknown.is_empty() {
             self.metrics.refuse(ErrorCode::UNKNOWN_ATTRIBUTE);
             return self.answer(&request, refuse_unknown(&message, &unknown));
@@ -421,9 +421,12 @@ fn refusal_code(refusal: Refusal) -> ErrorCode {
     }
 }
 
-pub(super) fn unknown_attributes(message: &Message<'_>) -> Vec<u8> {
-    let unknown = message.attributes().filter(|a| a.kind.is_comprehension_required() && !a.kind.is_known());
-    unknown.flat_map(|a| a.kind.0.to_be_bytes()).collect()
+/// The attributes that must be understood and are not, unless they are `understood` here.
+pub(super) fn unknown_attributes(message: &Message<'_>, understood: impl Fn(Kind) -> bool) -> Vec<u8> {
+    let kinds = message.attributes().map(|attribute| attribute.kind);
+    let unknown =
+        kinds.filter(|kind| kind.is_comprehension_required() && !kind.is_known() && !understood(*kind));
+    unknown.flat_map(|kind| kind.0.to_be_bytes()).collect()
 }
 
 fn refuse_unknown(message: &Message<'_>, unknown: &[u8]) -> Writer {

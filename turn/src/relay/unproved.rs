@@ -5,9 +5,10 @@
 //! NONCE alone take 32 and more. So what can be left out is left out of an answer that would be larger than its request
 //! (SOFTWARE, the error's words), and PASSWORD-ALGORITHMS with the nonce's cookie where it would be more than
 //! [`AMPLIFICATION_MAX`] times as large on the wire. That factor holds for all realms of at most 64 bytes; challenges are
-//! rationed per network besides, and Binding's are 1.5 times their request at most.
+//! rationed per network besides.
 
 use super::Relay;
+use super::discovery::{self, Vantage, Wish};
 use super::io::{ClientAddr, Transport};
 use super::requests::unknown_attributes;
 use crate::metrics::DropReason;
@@ -49,19 +50,45 @@ impl Room {
 
 impl Relay {
     pub(super) fn on_binding(&mut self, client: ClientAddr, message: &Message<'_>) {
-        let unknown = unknown_attributes(message);
-        let answer = if unknown.is_empty() {
-            let mut answer = Writer::new(Class::Success, Method::BINDING, message.transaction_id());
-            answer.xor_address(Kind::XOR_MAPPED_ADDRESS, client.remote);
-            answer
-        } else {
-            let mut answer = Writer::new(Class::Error, Method::BINDING, message.transaction_id());
+        let vantage = Vantage::of(&self.discovery, &client);
+        let understood = |kind| vantage.is_some() && discovery::ATTRIBUTES.contains(&kind);
+        let unknown = unknown_attributes(message, understood);
+        if !unknown.is_empty() {
             let code = ErrorCode::UNKNOWN_ATTRIBUTE;
-            let bytes = HEADER_BYTES + ERROR_BYTES + 4 + unknown.len().next_multiple_of(4);
-            let words = words(code, bytes + self.fingerprint_bytes(message), &Room::of(&client, message));
-            answer.error_with(code, words).attribute(Kind::UNKNOWN_ATTRIBUTES, &unknown);
-            answer
-        };
+            let mut answer = self.error(client, message, code, 4 + unknown.len().next_multiple_of(4));
+            answer.attribute(Kind::UNKNOWN_ATTRIBUTES, &unknown);
+            return self.answer_unsigned(client, message, answer);
+        }
+        let mut answer = Writer::new(Class::Success, Method::BINDING, message.transaction_id());
+        answer.xor_address(Kind::XOR_MAPPED_ADDRESS, client.remote);
+        match vantage.map(|vantage| vantage.wish(message)) {
+            None => self.answer_unsigned(client, message, answer),
+            Some(Ok(wish)) => self.answer_discovery(client, message, answer, &wish),
+            Some(Err(code)) => {
+                let answer = self.error(client, message, code, 0);
+                self.answer_unsigned(client, message, answer);
+            }
+        }
+    }
+
+    fn answer_discovery(
+        &mut self,
+        mut client: ClientAddr,
+        message: &Message<'_>,
+        mut answer: Writer,
+        wish: &Wish,
+    ) {
+        if wish.is_special(&client) && !self.strangers.take(client.remote.ip(), self.now) {
+            return self.drop(DropReason::StrangerLimit);
+        }
+        answer.address(Kind::MAPPED_ADDRESS, client.remote); // RFC 5780 §6.1: both, to find who rewrites the one
+        answer.address(Kind::RESPONSE_ORIGIN, wish.origin).address(Kind::OTHER_ADDRESS, wish.other);
+        let bytes = answer.bytes() + 4 + self.fingerprint_bytes(message);
+        if let Some(padding) = message.bytes().checked_sub(bytes).filter(|_| wish.padded) {
+            answer.attribute(Kind::PADDING, &vec![0; padding]);
+        }
+        client.local = wish.from;
+        client.remote.set_port(wish.port.unwrap_or(client.remote.port()));
         self.answer_unsigned(client, message, answer);
     }
 
@@ -77,13 +104,22 @@ impl Relay {
         let challenges = matches!(code, ErrorCode::UNAUTHENTICATED | ErrorCode::STALE_NONCE);
         let least = HEADER_BYTES + ERROR_BYTES + self.fingerprint_bytes(message);
         let algorithms = least + self.auth.challenge_bytes(true) <= room.most;
-        let bytes = least + if challenges { self.auth.challenge_bytes(algorithms) } else { 0 };
-        let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
-        answer.error_with(code, words(code, bytes, &room));
+        let more = if challenges { self.auth.challenge_bytes(algorithms) } else { 0 };
+        let mut answer = self.error(client, message, code, more);
         if challenges {
             self.auth.challenge(&mut answer, client.remote, self.unix_seconds(), algorithms);
         }
         self.answer_unsigned(client, message, answer);
+    }
+
+    /// An error, with its words when there is room for them beside `more` bytes of other attributes.
+    fn error(&self, client: ClientAddr, message: &Message<'_>, code: ErrorCode, more: usize) -> Writer {
+        let words = code.reason();
+        let bytes = HEADER_BYTES + ERROR_BYTES + more + self.fingerprint_bytes(message);
+        let fits = bytes + words.len().next_multiple_of(4) <= Room::of(&client, message).comfortable;
+        let mut answer = Writer::new(Class::Error, message.method(), message.transaction_id());
+        answer.error_with(code, if fits { words } else { "" });
+        answer
     }
 
     fn answer_unsigned(&mut self, client: ClientAddr, message: &Message<'_>, mut answer: Writer) {
@@ -105,10 +141,4 @@ impl Relay {
         let wanted = self.fingerprint || message.fingerprint_holds().is_some();
         if wanted { FINGERPRINT_BYTES } else { 0 }
     }
-}
-
-/// The error's words when there is room for them beside the rest of the answer.
-fn words(code: ErrorCode, bytes: usize, room: &Room) -> &'static str {
-    let words = code.reason();
-    if bytes + words.len().next_multiple_of(4) <= room.comfortable { words } else { "" }
 }

@@ -19,6 +19,8 @@ impl Kind {
     pub const ERROR_CODE: Self = Self(0x0009);
     /// UNKNOWN-ATTRIBUTES
     pub const UNKNOWN_ATTRIBUTES: Self = Self(0x000A);
+    /// CHANGE-REQUEST (RFC 5780)
+    pub const CHANGE_REQUEST: Self = Self(0x0003);
     /// CHANNEL-NUMBER
     pub const CHANNEL_NUMBER: Self = Self(0x000C);
     /// LIFETIME, seconds
@@ -57,6 +59,14 @@ impl Kind {
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
     /// ADDRESS-ERROR-CODE
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
+    /// PADDING (RFC 5780)
+    pub const PADDING: Self = Self(0x0026);
+    /// RESPONSE-PORT (RFC 5780)
+    pub const RESPONSE_PORT: Self = Self(0x0027);
+    /// RESPONSE-ORIGIN (RFC 5780)
+    pub const RESPONSE_ORIGIN: Self = Self(0x802B);
+    /// OTHER-ADDRESS (RFC 5780)
+    pub const OTHER_ADDRESS: Self = Self(0x802C);
     /// PASSWORD-ALGORITHMS
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
     /// SOFTWARE

@@ -2,6 +2,7 @@
 
 mod client;
 mod core;
+mod discovery;
 mod families;
 #[cfg(feature = "net")]
 mod ipv6;
