@@ -16,7 +16,7 @@ use str0m::ice::IceCreds;
 use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
-use crate::dtls::{self, KeySlot, SrtpKeys};
+use crate::dtls::{self, Identity, KeySlot, SrtpKeys};
 use crate::stun;
 
 /// Both ends announce this (contract §8).
@@ -102,13 +102,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// An association that waits for [`Connection::connect`].
-    pub fn new(now: Instant) -> Self {
+    /// An association under this identity that waits for [`Connection::connect`].
+    pub fn new(now: Instant, identity: &Identity) -> Self {
         let inside = IceCreds { ufrag: INSIDE_UFRAG.into(), pass: PLACEHOLDER_PASSWORD.into() };
         let (mut rtc, keys) = dtls::with_key_slot(|| {
             RtcConfig::new()
-                .set_crypto_provider(dtls::crypto_provider())
-                .set_dtls_cert(dtls::certificate().clone())
+                .set_crypto_provider(identity.provider())
+                .set_dtls_cert(identity.certificate().clone())
                 .set_ice_lite(true)
                 .set_local_ice_credentials(inside)
                 .clear_codecs()
@@ -317,13 +317,6 @@ fn is_sha256(fingerprint: &DtlsFingerprint) -> bool {
             .value
             .split(':')
             .all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// Our certificate's hash, as clients are told.
-pub fn local_fingerprint() -> DtlsFingerprint {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &dtls::certificate().certificate);
-    let hex: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-    DtlsFingerprint { algorithm: "sha-256".into(), value: hex.join(":") }
 }
 
 #[cfg(test)]

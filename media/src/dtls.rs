@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use common::rtp_parameters::DtlsFingerprint;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -37,21 +38,44 @@ thread_local! {
     static NEXT_SLOT: RefCell<Option<KeySlot>> = const { RefCell::new(None) };
 }
 
-/// The process's crypto provider, with DTLS watched.
-pub fn crypto_provider() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER
-        .get_or_init(|| {
-            let stock = str0m::crypto::from_feature_flags();
-            Arc::new(CryptoProvider { dtls_provider: &KeyTaker, ..stock })
-        })
-        .clone()
+/// Who we are in every handshake: a certificate (its hash travels in signaling, which is trusted) and the cryptography.
+#[derive(Debug)]
+pub struct Identity {
+    provider: Arc<CryptoProvider>,
+    certificate: DtlsCert,
 }
 
-/// The process's DTLS certificate: made once, shown to every client (its hash travels in signaling, which is trusted).
-pub fn certificate() -> &'static DtlsCert {
-    static CERTIFICATE: OnceLock<DtlsCert> = OnceLock::new();
-    CERTIFICATE.get_or_init(|| stock().generate_certificate().expect("aws-lc-rs makes ECDSA certificates"))
+impl Identity {
+    /// A new certificate of `stock`, whose DTLS is watched. Lasts as long as the process: one per process is meant, and one
+    /// more where a simulator brings cryptography that draws its keys from a seed.
+    pub fn new(stock: CryptoProvider) -> Self {
+        let taker: &'static KeyTaker = Box::leak(Box::new(KeyTaker { inner: stock.dtls_provider }));
+        let certificate = taker.generate_certificate().expect("the provider makes ECDSA certificates");
+        Self { provider: Arc::new(CryptoProvider { dtls_provider: taker, ..stock }), certificate }
+    }
+
+    /// The process's own, of aws-lc-rs.
+    pub fn of_process() -> Arc<Self> {
+        static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
+        IDENTITY.get_or_init(|| Arc::new(Self::new(str0m::crypto::from_feature_flags()))).clone()
+    }
+
+    /// For an `Rtc`'s configuration.
+    pub fn provider(&self) -> Arc<CryptoProvider> {
+        self.provider.clone()
+    }
+
+    /// The same for every client.
+    pub fn certificate(&self) -> &DtlsCert {
+        &self.certificate
+    }
+
+    /// The certificate's hash, as clients are told.
+    pub fn fingerprint(&self) -> DtlsFingerprint {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.certificate.certificate);
+        let hex: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        DtlsFingerprint { algorithm: "sha-256".into(), value: hex.join(":") }
+    }
 }
 
 /// Runs `build`, and returns with its result where the keys of the instance that it makes will appear.
@@ -63,17 +87,14 @@ pub fn with_key_slot<T>(build: impl FnOnce() -> T) -> (T, KeySlot) {
     (built, slot)
 }
 
-fn stock() -> &'static dyn DtlsProvider {
-    static STOCK: OnceLock<CryptoProvider> = OnceLock::new();
-    STOCK.get_or_init(str0m::crypto::from_feature_flags).dtls_provider
-}
-
 #[derive(Debug)]
-struct KeyTaker;
+struct KeyTaker {
+    inner: &'static dyn DtlsProvider,
+}
 
 impl DtlsProvider for KeyTaker {
     fn generate_certificate(&self) -> Option<DtlsCert> {
-        stock().generate_certificate()
+        self.inner.generate_certificate()
     }
 
     fn new_dtls(
@@ -83,7 +104,7 @@ impl DtlsProvider for KeyTaker {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let inner = stock().new_dtls(certificate, now, version, mtu)?;
+        let inner = self.inner.new_dtls(certificate, now, version, mtu)?;
         let slot = NEXT_SLOT.with(|next| next.borrow_mut().take()).unwrap_or_default();
         Ok(Box::new(KeyTakingInstance { inner, slot, scratch: Vec::new() }))
     }

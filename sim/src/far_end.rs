@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use str0m::config::Fingerprint;
@@ -14,6 +14,9 @@ use str0m::media::{Frequency, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap, RtpPacket, RtpWrite, Ssrc};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
+
+use crate::clock::Clock;
+use crate::crypto;
 
 const MAGIC: &[u8; 4] = b"cwsm";
 /// DTLS waits longer from one try to the next: on a path that has just been mended, a new transport is quicker.
@@ -173,7 +176,7 @@ pub struct FarEnd {
     formats: Formats,
     /// Its address before any NAT.
     pub address: SocketAddr,
-    start: Instant,
+    clock: Clock,
     /// What it publishes, by the index that [`FarEnd::publish`] returned.
     pub publications: Vec<Publication>,
     /// What it receives.
@@ -188,9 +191,10 @@ pub struct FarEnd {
 }
 
 impl FarEnd {
-    /// A far end that begins to connect to the transport in a `create-transport` reply; `start` is the run's beginning.
-    pub fn new(start: Instant, now: Duration, address: SocketAddr, formats: Formats, made: &Value) -> Self {
-        let mut rtc = formats.config().build(start + now);
+    /// A far end that begins to connect to the transport in a `create-transport` reply.
+    pub fn new(clock: Clock, now: Duration, address: SocketAddr, formats: Formats, made: &Value) -> Self {
+        let config = formats.config().set_crypto_provider(crypto::provider());
+        let mut rtc = config.build(clock.read(now));
         rtc.add_local_candidate(Candidate::host(address, Protocol::Udp).expect("a usable address"));
         let remote = &made["iceCandidates"][0];
         let ip = remote["ip"].as_str().and_then(|ip| ip.parse().ok()).expect("a candidate has an address");
@@ -210,7 +214,7 @@ impl FarEnd {
             rtc,
             formats,
             address,
-            start,
+            clock,
             publications: Vec::new(),
             subscriptions: Vec::new(),
             deadline: now,
@@ -344,7 +348,7 @@ impl FarEnd {
                 payload_type.into(),
                 publication.sequence.into(),
                 publication.timestamp,
-                self.start + now,
+                self.clock.read(now),
                 payload,
             )
             .marker(!key || part == 2)
@@ -362,7 +366,7 @@ impl FarEnd {
     pub fn receive(&mut self, now: Duration, source: SocketAddr, datagram: &[u8]) {
         let Ok(contents) = DatagramRecv::try_from(datagram) else { return };
         let receive = Receive { proto: Protocol::Udp, source, destination: self.address, contents };
-        let input = Input::Receive(self.start + now, receive);
+        let input = Input::Receive(self.clock.read(now), receive);
         if self.rtc.accepts(&input) {
             // What str0m refuses was damaged on the way.
             let _ = self.rtc.handle_input(input);
@@ -373,13 +377,13 @@ impl FarEnd {
     /// Lets time pass, and says what there is to say.
     pub fn poll(&mut self, now: Duration) -> Vec<Happened> {
         let mut happened = Vec::new();
-        let _ = self.rtc.handle_input(Input::Timeout(self.start + now));
+        let _ = self.rtc.handle_input(Input::Timeout(self.clock.read(now)));
         self.ask_for_keyframes(now);
         // Bounded: an engine that never rests is a bug of its own, and is met again at the next poll.
         for _ in 0..10_000 {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(at)) => {
-                    let at = at.saturating_duration_since(self.start);
+                    let at = self.clock.due(at);
                     self.deadline = at.clamp(now + Duration::from_millis(1), now + Duration::from_secs(1));
                     break;
                 }

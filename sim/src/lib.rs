@@ -4,7 +4,11 @@
 //! `plan` turns a seed into a run, `trouble` is what goes wrong, `world` lets it happen, `oracle` watches. How to replay a
 //! seed and how to add a scenario is in `docs/testing.md`.
 
+mod clock;
+mod crypto;
 mod dice;
+mod digest;
+mod epoch;
 mod far_end;
 mod link;
 mod nat;
@@ -17,13 +21,20 @@ mod relay_user;
 mod trouble;
 mod world;
 
+pub use digest::Digest;
 pub use oracle::Violation;
 pub use plan::{Kind, Plan};
 pub use world::{Failure, Summary};
 
-/// Runs a plan to its end. Both answers depend on the plan alone. A core that panics is a broken promise like any other,
-/// and ends only its own run; what it says goes to standard error.
+/// Runs a plan to its end. Both answers depend on the plan alone: a run has a thread of its own, because there is chance
+/// that belongs to threads (`chance.c`). A core that panics is a broken promise like any other, and ends only its own run;
+/// what it says goes to standard error.
 pub fn run(plan: Plan) -> Result<Summary, Box<Failure>> {
-    let run = std::panic::AssertUnwindSafe(|| world::World::new(plan).run());
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(Box::new(Failure::of_panic(panic.as_ref()))))
+    // Made once per process, and not by the first run.
+    crypto::identity();
+    epoch::origin();
+    let name = format!("seed {}", plan.seed);
+    let thread = std::thread::Builder::new().name(name).spawn(|| world::World::new(plan).run());
+    let run = thread.expect("a thread can be had").join();
+    run.unwrap_or_else(|panic| Err(Box::new(Failure::of_panic(panic.as_ref()))))
 }

@@ -12,7 +12,9 @@ use media::sfu::{self, Sfu, SfuConfig};
 use signaling::hub::{Hub, HubConfig, IceServers};
 use turn::relay::{Relay, RelayConfig, RelayIp};
 
+use crate::crypto;
 use crate::dice::Dice;
+use crate::epoch::UNIX_START;
 use crate::plan::Plan;
 use crate::relay_user;
 
@@ -22,8 +24,6 @@ pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub const MEDIA_PORT: u16 = 44_444;
 /// The relay's.
 pub const TURN: SocketAddr = SocketAddr::new(SERVER, 3478);
-/// The wall clock at the run's beginning, since the Unix epoch.
-pub const UNIX_START: Duration = Duration::from_secs(1_800_000_000);
 /// Commands that a worker's queue takes; the shell's bound.
 pub const COMMANDS_MAX: usize = 256;
 /// Datagrams that wait for a worker that stands still, as in a socket's buffer.
@@ -83,7 +83,7 @@ impl Node {
         let workers = (0..plan.workers).map(|number| {
             let address = SocketAddr::new(SERVER, MEDIA_PORT + number as u16);
             Worker {
-                sfu: Sfu::new(sfu_config(number as u8, address), dice.seed(), start, UNIX_START),
+                sfu: sfu(number as u8, address, start, UNIX_START, dice),
                 address,
                 waiting: VecDeque::new(),
                 stalled_until: Duration::ZERO,
@@ -111,16 +111,17 @@ impl Node {
     }
 }
 
-fn sfu_config(worker: u8, announced: SocketAddr) -> SfuConfig {
+fn sfu(worker: u8, announced: SocketAddr, now: Instant, unix: Duration, dice: &mut Dice) -> Sfu {
     let codecs = vec!["opus".into(), "VP8".into()];
-    SfuConfig { worker, announced, tcp: false, codecs, max_bitrate: None }
+    let config = SfuConfig { worker, announced, tcp: false, codecs, max_bitrate: None };
+    Sfu::new(config, dice.seed(), now, unix).with_identity(crypto::identity())
 }
 
 impl Worker {
     /// Begins again, as after a panic: commands still wait in the queue, all else is gone.
     pub fn crash(&mut self, now: Instant, unix: Duration, dice: &mut Dice) {
         let number = (self.address.port() - MEDIA_PORT) as u8;
-        self.sfu = Sfu::new(sfu_config(number, self.address), dice.seed(), now, unix);
+        self.sfu = sfu(number, self.address, now, unix, dice);
     }
 
     /// Takes a command; it is handed back when the queue is full.

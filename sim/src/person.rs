@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::clock::Clock;
 use crate::far_end::{FarEnd, Formats, Happened, Tag};
 use crate::nat::Nat;
 
@@ -91,6 +92,8 @@ pub struct Person {
     pub said: Vec<Value>,
     /// Publishing and subscribing.
     pub legs: [Option<FarEnd>; 2],
+    /// On its wall.
+    pub clock: Clock,
     /// In front of it.
     pub nat: Option<Nat>,
     /// Its address behind the NAT, or in the world.
@@ -121,7 +124,7 @@ pub struct Person {
 
 impl Person {
     /// Nobody yet: not connected.
-    pub fn new(id: u16, room: u16, ip: std::net::IpAddr, nat: Option<Nat>) -> Self {
+    pub fn new(id: u16, room: u16, ip: std::net::IpAddr, nat: Option<Nat>, clock: Clock) -> Self {
         Self {
             id,
             room,
@@ -132,6 +135,7 @@ impl Person {
             peers: BTreeSet::new(),
             said: Vec::new(),
             legs: [None, None],
+            clock,
             nat,
             ip,
             producers: BTreeMap::new(),
@@ -231,14 +235,14 @@ impl Person {
     }
 
     /// A message from the server.
-    pub fn hear(&mut self, now: Duration, start: Instant, message: &Value) {
+    pub fn hear(&mut self, now: Duration, message: &Value) {
         let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
         match message["type"].as_str().unwrap_or_default() {
             "connected" => self.on_connected(now, message),
             "response" => {
                 let asked = message["requestId"].as_u64().and_then(|id| self.pending.remove(&id));
                 if let Some((asked, _)) = asked {
-                    self.on_response(now, start, asked, message);
+                    self.on_response(now, asked, message);
                 }
             }
             "peer-joined" if self.joined => {
@@ -287,7 +291,7 @@ impl Person {
         }
     }
 
-    fn on_response(&mut self, now: Duration, start: Instant, asked: Asked, message: &Value) {
+    fn on_response(&mut self, now: Duration, asked: Asked, message: &Value) {
         let data = &message["data"];
         if matches!(asked, Asked::Foreign) && message["ok"] == true {
             self.complaint = Some(format!("p{} was given what is another's: {message}", self.id));
@@ -306,7 +310,7 @@ impl Person {
         }
         match asked {
             Asked::Join => self.on_joined(now, data),
-            Asked::Transport { send } => self.on_transport(now, start, send, data),
+            Asked::Transport { send } => self.on_transport(now, send, data),
             Asked::Produce { index } => {
                 self.producers.insert(index, data["id"].as_str().unwrap_or_default().to_owned());
             }
@@ -357,11 +361,11 @@ impl Person {
         }
     }
 
-    fn on_transport(&mut self, now: Duration, start: Instant, send: bool, data: &Value) {
+    fn on_transport(&mut self, now: Duration, send: bool, data: &Value) {
         let Some(formats) = self.formats.clone() else { return };
         self.next_port += 1;
         let address = SocketAddr::new(self.ip, self.next_port);
-        let mut leg = FarEnd::new(start, now, address, formats, data);
+        let mut leg = FarEnd::new(self.clock, now, address, formats, data);
         let id = data["id"].as_str().unwrap_or_default().to_owned();
         let dtls = leg.dtls_parameters();
         let connect = json!({ "type": "connect-transport", "transportId": id, "dtlsParameters": dtls });

@@ -16,11 +16,15 @@ use serde_json::{Value, json};
 use signaling::hub::{self, ConnId};
 use turn::relay as relay_core;
 
+use crate::clock::Clock;
+use crate::crypto;
 use crate::dice::Dice;
+use crate::digest::{Digest, Digester};
+use crate::epoch::{self, UNIX_START};
 use crate::far_end::Happened;
 use crate::link::{Link, Weather};
 use crate::nat::{Dependence, Nat};
-use crate::node::{Node, SERVER, TURN, UNIX_START};
+use crate::node::{Node, SERVER, TURN};
 use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation, broken};
 use crate::pcap::Captured;
 use crate::person::Person;
@@ -103,6 +107,8 @@ pub struct Summary {
     pub calls: u64,
     /// Events that were worked off.
     pub events: u64,
+    /// Of all that was sent and said: one seed, one digest.
+    pub digest: Digest,
 }
 
 /// Everything.
@@ -133,14 +139,15 @@ pub struct World {
     call_log: CallLog,
     rung: BTreeMap<String, (u16, u16)>,
     summary: Summary,
+    digester: Digester,
     broken: Option<Violation>,
 }
 
 impl World {
     /// The world of a plan, at its beginning.
     pub fn new(plan: Plan) -> Self {
-        #[allow(clippy::disallowed_methods)] // an origin to count from: no decision depends on it
-        let start = Instant::now();
+        let start = epoch::origin();
+        crypto::seed(plan.seed);
         let mut dice = Dice::new(plan.seed, "world");
         let node = Node::new(&plan, start, &mut dice);
         let mut world = Self {
@@ -166,6 +173,7 @@ impl World {
             call_log: CallLog::default(),
             rung: BTreeMap::new(),
             summary: Summary::default(),
+            digester: Digester::default(),
             broken: None,
             dice,
             plan,
@@ -184,7 +192,7 @@ impl World {
                 Nat::new(outside, mapping, filtering, Duration::from_secs(30))
             });
             let ip = if behind { IpAddr::V4(Ipv4Addr::new(10, 0, id as u8, 2)) } else { outside };
-            let mut person = Person::new(id, id % self.plan.rooms, ip, nat);
+            let mut person = Person::new(id, id % self.plan.rooms, ip, nat, Clock::new(self.start));
             person.wraps = self.plan.has(Kind::Wrap);
             self.people.push(person);
             let at = self.dice.between(Duration::ZERO, Duration::from_secs(1));
@@ -210,7 +218,7 @@ impl World {
     /// Runs to the end.
     pub fn run(mut self) -> Result<Summary, Box<Failure>> {
         match self.play() {
-            Ok(()) => Ok(self.summary),
+            Ok(()) => Ok(Summary { digest: self.digester.finish(), ..self.summary }),
             Err(violation) => Err(Box::new(Failure {
                 violation,
                 at: self.now,
@@ -243,7 +251,9 @@ impl World {
         if self.trace.len() == TRACE_LINES {
             self.trace.pop_front();
         }
-        self.trace.push_back(format!("{:9.3} {}", self.now.as_secs_f64(), line()));
+        let line = line();
+        self.digester.line(self.now, &line);
+        self.trace.push_back(format!("{:9.3} {line}", self.now.as_secs_f64()));
     }
 
     /// Lets everything happen that is due before `end`.
@@ -286,8 +296,8 @@ impl World {
                 let person = self.conns.get(&conn).copied();
                 if let Some(person) = person.filter(|id| self.people[usize::from(*id)].conn == Some(conn)) {
                     self.note(|| format!("p{person} hears {}", brief(&message)));
-                    let (now, start) = (self.now, self.start);
-                    self.people[usize::from(person)].hear(now, start, &message);
+                    let now = self.now;
+                    self.people[usize::from(person)].hear(now, &message);
                     self.on_call_message(person, &message);
                 }
             }
@@ -489,6 +499,7 @@ impl World {
     }
 
     fn capture(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        self.digester.datagram(self.now, from, to, data);
         if self.captured.len() == CAPTURE_PACKETS {
             self.captured.pop_front();
         }

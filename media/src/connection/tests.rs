@@ -11,6 +11,10 @@ struct Pair {
     events: Vec<(&'static str, ConnectionEvent)>,
 }
 
+fn identity() -> std::sync::Arc<Identity> {
+    Identity::of_process()
+}
+
 fn parameters(role: DtlsRole, fingerprint: DtlsFingerprint) -> DtlsParameters {
     DtlsParameters { role, fingerprints: vec![fingerprint] }
 }
@@ -18,8 +22,8 @@ fn parameters(role: DtlsRole, fingerprint: DtlsFingerprint) -> DtlsParameters {
 impl Pair {
     fn new(client_fingerprint: DtlsFingerprint) -> Self {
         let now = Instant::now();
-        let (mut server, mut client) = (Connection::new(now), Connection::new(now));
-        client.connect(now, &parameters(DtlsRole::Server, local_fingerprint())).expect("first connect");
+        let (mut server, mut client) = (Connection::new(now, &identity()), Connection::new(now, &identity()));
+        client.connect(now, &parameters(DtlsRole::Server, identity().fingerprint())).expect("first connect");
         server.connect(now, &parameters(DtlsRole::Client, client_fingerprint)).expect("first connect");
         Self { now, server, client, events: Vec::new() }
     }
@@ -65,7 +69,7 @@ impl Pair {
 
 #[test]
 fn both_ends_get_the_same_keys() {
-    let mut pair = Pair::new(local_fingerprint());
+    let mut pair = Pair::new(identity().fingerprint());
     pair.run();
     assert!(pair.connected("server") && pair.connected("client"));
     let server = pair.server.keys().expect("keys");
@@ -74,7 +78,7 @@ fn both_ends_get_the_same_keys() {
     assert_eq!(server.profile, str0m::crypto::dtls::SrtpProfile::AEAD_AES_256_GCM);
     assert_eq!(&server.material[..], &client.material[..]);
     assert_eq!(server.material.len(), 2 * (32 + 12));
-    let again = pair.server.connect(pair.now, &parameters(DtlsRole::Client, local_fingerprint()));
+    let again = pair.server.connect(pair.now, &parameters(DtlsRole::Client, identity().fingerprint()));
     assert_eq!(again, Err(ConnectError::Already));
 }
 
@@ -95,7 +99,7 @@ fn a_wrong_fingerprint_never_connects() {
 fn fingerprints_are_checked_before_they_are_used() {
     let check = |algorithm: &str, value: &str, good: bool| {
         let print = DtlsFingerprint { algorithm: algorithm.into(), value: value.into() };
-        let mut connection = Connection::new(Instant::now());
+        let mut connection = Connection::new(Instant::now(), &identity());
         let result = connection.connect(Instant::now(), &parameters(DtlsRole::Client, print));
         assert_eq!(result.is_ok(), good, "{algorithm} {value}");
     };
@@ -107,7 +111,7 @@ fn fingerprints_are_checked_before_they_are_used() {
 
 #[test]
 fn messages_keep_their_kind_up_to_the_largest() {
-    let mut pair = Pair::new(local_fingerprint());
+    let mut pair = Pair::new(identity().fingerprint());
     let sctp = SctpStreamParameters {
         stream_id: 5,
         ordered: None,

@@ -13,7 +13,7 @@ use common::rtp_parameters::{DtlsParameters, DtlsRole, IceCandidate, SctpParamet
 use rand_core::RngCore;
 
 use super::{Peer, Room, Sfu};
-use crate::connection::{self, ConnectError, Connection, MESSAGE_BYTES_MAX};
+use crate::connection::{ConnectError, Connection, MESSAGE_BYTES_MAX};
 use crate::ice::IceLite;
 use crate::ortc;
 use crate::transport::Transport;
@@ -189,7 +189,7 @@ impl Sfu {
             ice_candidates: self.candidates(force_tcp),
             dtls_parameters: DtlsParameters {
                 role: DtlsRole::Auto,
-                fingerprints: vec![connection::local_fingerprint()],
+                fingerprints: vec![self.identity.fingerprint()],
             },
             sctp_parameters: SctpParameters {
                 port: 5000,
@@ -202,7 +202,7 @@ impl Sfu {
             },
         };
         let (room, peer) = (owner.room.clone(), owner.peer.clone());
-        let connection = Connection::new(now);
+        let connection = Connection::new(now, &self.identity);
         self.transports.insert(Transport::new(room, peer, id.clone(), direction, ice, connection, rtcp_ssrc));
         self.peer_mut(owner)?.transports.insert(id, slot);
         Ok(Done::Transport(Box::new(info)))

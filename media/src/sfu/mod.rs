@@ -16,6 +16,7 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::control::{Command, Event, EventKind, FromMedia};
@@ -28,6 +29,7 @@ use slab::Slab;
 use crate::connection::{ConnectionEvent, ConnectionOutput};
 use crate::consumer::Consumer;
 use crate::demux::{Class, Demux};
+use crate::dtls::Identity;
 use crate::ice::{self, RemoteAddr, Via};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
@@ -135,6 +137,7 @@ struct Room {
 #[derive(Debug)]
 pub struct Sfu {
     config: SfuConfig,
+    identity: Arc<Identity>,
     rng: ChaCha12Rng,
     start: Instant,
     unix_start: Duration,
@@ -153,10 +156,12 @@ pub struct Sfu {
 }
 
 impl Sfu {
-    /// An empty worker. `unix_time` is what the wall clock shows at `now`.
+    /// An empty worker. `unix_time` is what the wall clock shows at `now`; sender reports and send times go on steadily from
+    /// there, whatever becomes of the wall clock (RFC 3550 §4: only differences matter).
     pub fn new(config: SfuConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
         Self {
             config,
+            identity: Identity::of_process(),
             rng: ChaCha12Rng::from_seed(seed),
             start: now,
             unix_start: unix_time,
@@ -173,6 +178,12 @@ impl Sfu {
             counters: Counters::default(),
             scratch: Vec::new(),
         }
+    }
+
+    /// The same with another certificate and cryptography than the process's.
+    pub fn with_identity(mut self, identity: Arc<Identity>) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// What was dropped and what was not.

@@ -46,11 +46,22 @@ fn seeds_that_found_something_hold() {
 
 #[test]
 fn a_seed_is_one_run() {
-    let plan = Plan::of(7);
-    let first = sim::run(plan.clone()).expect("holds");
-    let second = sim::run(plan).expect("holds");
-    assert_eq!(first.calls, second.calls);
-    assert!(first.packets > 1000, "media has flowed: {first:?}");
+    // The second time in another order: what has been run before must not matter.
+    let once = |seed: u64| sim::run(Plan::of(seed)).expect("holds");
+    let seeds: Vec<u64> = (0..8).collect();
+    let first: Vec<_> = seeds.iter().map(|seed| once(*seed)).collect();
+    let second: Vec<_> = seeds.iter().rev().map(|seed| once(*seed)).collect();
+    for (seed, (first, second)) in seeds.iter().zip(first.iter().zip(second.iter().rev())) {
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert!(first.iter().map(|run| run.packets).sum::<u64>() > 5000, "media has flowed: {first:?}");
+    assert_ne!(first[0].digest, first[1].digest);
+}
+
+#[test]
+fn one_datagram_more_is_another_digest() {
+    let with = |kinds: Vec<Kind>| sim::run(Plan { kinds, ..Plan::of(7) }).expect("holds").digest;
+    assert_ne!(with(vec![]), with(vec![Kind::Hostile]));
 }
 
 #[test]

@@ -10,7 +10,8 @@ use common::ids::{PeerId, ProducerId, RoomId, TransportId};
 use common::rtp_parameters::{
     DtlsParameters, DtlsRole, IceParameters, MediaKind, RtpCapabilities, RtpParameters, SctpStreamParameters,
 };
-use media::connection::{Connection, ConnectionEvent, ConnectionOutput, local_fingerprint};
+use media::connection::{Connection, ConnectionEvent, ConnectionOutput};
+use media::dtls::Identity;
 use media::ice::{RemoteAddr, Via};
 use media::sfu::{Counters, Input, Output, Sfu, SfuConfig};
 use media::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
@@ -88,7 +89,7 @@ impl World {
     }
 
     pub fn client_dtls(&self) -> DtlsParameters {
-        DtlsParameters { role: DtlsRole::Client, fingerprints: vec![local_fingerprint()] }
+        DtlsParameters { role: DtlsRole::Client, fingerprints: vec![Identity::of_process().fingerprint()] }
     }
 
     pub fn client(
@@ -102,7 +103,7 @@ impl World {
         let Done::Transport(info) = self.done(name, action) else { panic!("a transport") };
         let dtls = dtls.unwrap_or_else(|| self.client_dtls());
         self.done(name, Action::ConnectTransport { transport: info.id.clone(), dtls });
-        let mut connection = Connection::new(self.now);
+        let mut connection = Connection::new(self.now, &Identity::of_process());
         let server = DtlsParameters { role: DtlsRole::Server, ..info.dtls_parameters };
         connection.connect(self.now, &server).expect("first connect");
         let index = self.clients.len();
