@@ -7,6 +7,7 @@
 pub mod allocation;
 pub mod auth;
 pub mod channel_data;
+pub mod conf;
 pub mod framing;
 pub mod metrics;
 #[cfg(feature = "net")]

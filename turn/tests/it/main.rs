@@ -1,6 +1,7 @@
 //! Scripts on the relay: given, input, expected outputs. `core` runs on virtual time, `loopback` on real sockets.
 
 mod client;
+mod conf;
 mod core;
 mod discovery;
 mod families;
