@@ -9,6 +9,7 @@ mod families;
 mod ipv6;
 #[cfg(feature = "net")]
 mod loopback;
+mod oracles;
 mod packet_path;
 mod reservations;
 #[cfg(feature = "net")]
