@@ -3,6 +3,7 @@
 //! `worker` carries out what the core decides, `udp` and `tcp` feed it, `tls` is before `tcp`; `trains` and `outbox` are what waits to leave. Our own media is reached through
 //! [`DatagramSink`]s both ways, without a socket.
 
+mod orders;
 mod outbox;
 mod peers;
 mod tcp;
@@ -25,9 +26,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Credentials;
 use crate::metrics::Metrics;
 use crate::relay::{Input, Relay, RelayConfig};
 use crate::settings::Settings;
+use orders::Order;
 use worker::{SharedWorker, Worker};
 
 /// Datagrams from the media on their way to the relay's thread; what comes when it is full is lost and counted.
@@ -48,6 +51,8 @@ pub struct TurnHandle {
     tls_addresses: Vec<SocketAddr>,
     certificate: Option<Arc<Certificate>>,
     sink: Arc<MediaSink>,
+    orders: mpsc::Sender<Order>,
+    metrics: Metrics,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,6 +78,21 @@ impl TurnHandle {
         if let Some(certificate) = &self.certificate {
             certificate.reload();
         }
+    }
+
+    /// No new allocations from now on; what there is lives on. `false` when the relay is too busy to be told.
+    pub fn drain(&self) -> bool {
+        self.orders.try_send(Order::Drain).is_ok()
+    }
+
+    /// Other credentials from now on. Allocations are refreshed with what they were made with. As [`Self::drain`].
+    pub fn set_credentials(&self, credentials: Credentials) -> bool {
+        self.orders.try_send(Order::Credentials(credentials)).is_ok()
+    }
+
+    /// Allocations there are: one that drains may end at none.
+    pub fn allocations(&self) -> usize {
+        usize::try_from(self.metrics.allocations.get()).unwrap_or(0)
     }
 
     /// Closes all sockets and waits for the thread.
@@ -107,6 +127,7 @@ pub fn start(
 ) -> io::Result<TurnHandle> {
     let metrics = Metrics::register(registry);
     let udp_metrics = UdpMetrics::register(registry);
+    let counted = metrics.clone();
     let certificate = settings.tls.clone().map(|files| Certificate::load("turn.tls", files));
     let certificate = certificate.transpose().map_err(io::Error::other)?;
     let mut listeners = bind_all("turn.listen", &settings.listen, &udp_metrics)?;
@@ -125,6 +146,7 @@ pub fn start(
     let dropped = registry
         .counter("turn_media_queue_full", "Datagrams from media that the relay's queue had no room for");
     let sink = Arc::new(MediaSink { queue, dropped });
+    let (orders, told) = mpsc::channel(orders::ORDERS_MAX);
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = stop.clone();
@@ -145,6 +167,7 @@ pub fn start(
                 tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp, admission.clone(), errors));
             }
             tokio::task::spawn_local(tick(Rc::clone(&worker)));
+            tokio::task::spawn_local(orders::obey(Rc::clone(&worker), told));
             if let Some(certificate) = followed {
                 tokio::task::spawn_local(follow(certificate));
             }
@@ -155,7 +178,8 @@ pub fn start(
         });
     })?;
     tracing::info!(?addresses, ?tls_addresses, "relay listens");
-    Ok(TurnHandle { addresses, tls_addresses, certificate, sink, stop, thread: Some(thread) })
+    let (thread, metrics) = (Some(thread), counted);
+    Ok(TurnHandle { addresses, tls_addresses, certificate, sink, orders, metrics, stop, thread })
 }
 
 type Listener = (BatchSocket, std::net::TcpListener);

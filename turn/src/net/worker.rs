@@ -18,6 +18,7 @@ use super::outbox::Outbox;
 use super::peers::{Peers, Splice};
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
+use crate::auth::Credentials;
 use crate::metrics::{DropReason, Metrics};
 use crate::relay::{
     ClientAddr, ConnectionId, Destination, Input, Output, Protocol, Relay, RelayedAddr, Transport,
@@ -65,6 +66,10 @@ impl Worker {
                 me: Weak::clone(me),
             })
         })
+    }
+
+    pub(super) fn set_credentials(&mut self, credentials: &Credentials) {
+        self.relay.set_credentials(credentials);
     }
 
     pub(super) fn add_listener(&mut self, socket: Rc<Readable>) {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use common::config::Secret;
 use common::handover::DatagramSink;
 use common::metrics::Registry;
 use common::net::Gate;
@@ -160,6 +161,39 @@ fn a_udp_client_is_relayed() {
     assert!(handle.sink().deliver(addr(MEDIA), relayed, b"from media"));
     assert_eq!(link.take(), b"\x40\x02\x00\x0afrom media");
     assert!(registry.encode().contains("causeway_turn_allocations 2"));
+    handle.shutdown();
+}
+
+#[test]
+fn a_running_relay_takes_other_credentials_and_drains() {
+    let (handle, _media, _registry) = start();
+    let fresh = || {
+        let link = udp_socket();
+        link.connect(handle.addresses()[0]).expect("connected");
+        link
+    };
+    let allocate = |link: &mut UdpSocket, client: &mut Client| {
+        let bare = Writer::new(Class::Request, Method::ALLOCATE, TransactionId([9; 12])).finish();
+        client.nonce = attribute(&link.ask(&bare), Kind::NONCE).expect("401 has a nonce");
+        code(&link.ask(&client.allocate()))
+    };
+    // An order overtakes no datagram and is overtaken by some.
+    let until = |wanted| {
+        (0..1000).any(|_| allocate(&mut fresh(), &mut Client::new("bob", u64::from(u32::MAX))) == wanted)
+    };
+    let mut link = fresh();
+    let (mut client, _) = link.allocated();
+    assert!(handle.set_credentials(Credentials::of_secret(Secret(b"south".to_vec()))));
+    assert!(until(401), "by the old secret");
+    assert_eq!(code(&link.ask(&client.refresh(600))), 0, "what there is goes on");
+    assert!(handle.set_credentials(Credentials::of_secret(secret())));
+    assert!(until(0), "by the old one again");
+    assert!(handle.drain());
+    assert!(until(508));
+    assert_eq!(code(&link.ask(&client.refresh(600))), 0);
+    let before = handle.allocations();
+    assert_eq!(code(&link.ask(&client.refresh(0))), 0);
+    assert_eq!(handle.allocations(), before - 1);
     handle.shutdown();
 }
 
