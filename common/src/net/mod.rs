@@ -2,12 +2,14 @@
 
 mod batch;
 mod gate;
+mod icmp;
 mod listener;
 mod tls;
 mod udp;
 
 pub use self::batch::{RecvBatch, RecvDatagram, TransmitArena};
 pub use self::gate::{Gate, Pass};
+pub use self::icmp::IcmpError;
 pub use self::listener::{AcceptErrors, open_files, raise_open_files};
 pub use self::tls::{CHECK_INTERVAL, Certificate, TlsError};
 pub use self::udp::{BatchSocket, Sent, UdpMetrics};

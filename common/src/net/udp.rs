@@ -196,7 +196,12 @@ impl BatchSocket {
         if !self.is_destination(transmit.destination) {
             return Err(Failure::Lost("invalid"));
         }
-        self.state.try_send((&self.socket).into(), transmit).map_err(|error| match error.kind() {
+        let mut sent = self.state.try_send((&self.socket).into(), transmit);
+        if sent.as_ref().is_err_and(is_icmp) {
+            // Perhaps an answer to an earlier one, which the kernel tells of once and instead of sending.
+            sent = self.state.try_send((&self.socket).into(), transmit);
+        }
+        sent.map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Failure::WouldBlock,
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
                 Failure::Lost("unreachable")

@@ -1,16 +1,19 @@
-//! UDP in: batches from the listeners and from the relay sockets to the worker.
+//! UDP in: batches from the listeners and from the relay sockets to the worker, and ICMP about what relay sockets sent.
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
-use common::net::{BatchSocket, RecvBatch};
-use tokio::io::Interest;
+use common::net::{BatchSocket, IcmpError, RecvBatch};
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 
 use super::worker::{SharedWorker, Worker};
-use crate::relay::{ClientAddr, Input, RelayedAddr, Transport};
+use crate::relay::{ClientAddr, Icmp, Input, RelayedAddr, Transport};
+
+/// ICMP errors that are told before datagrams get their turn.
+const ICMP_ERRORS_MAX: usize = 64;
 
 /// A socket that tokio watches for datagrams.
 pub(super) struct Readable(AsyncFd<BatchSocket>);
@@ -21,7 +24,7 @@ impl Readable {
         reason = "the successor is unsafe; a BatchSocket owns one descriptor and never changes it"
     )]
     pub(super) fn new(socket: BatchSocket) -> io::Result<Self> {
-        AsyncFd::with_interest(socket, Interest::READABLE).map(Self)
+        AsyncFd::with_interest(socket, Interest::READABLE | Interest::ERROR).map(Self)
     }
 
     pub(super) fn socket(&self) -> &BatchSocket {
@@ -31,6 +34,17 @@ impl Readable {
     /// Waits for datagrams; `false` when the socket is of no use any more.
     pub(super) async fn wait(&self) -> bool {
         self.0.readable().await.is_ok()
+    }
+
+    /// Waits for datagrams or ICMP errors, which are told at once; `false` when the socket is of no use any more.
+    async fn wait_and_tell(&self, tell: impl Fn(IcmpError)) -> bool {
+        let Ok(mut guard) = self.0.ready(Interest::READABLE | Interest::ERROR).await else { return false };
+        if guard.ready().is_error() {
+            std::iter::from_fn(|| self.socket().icmp_error()).take(ICMP_ERRORS_MAX).for_each(tell);
+            // What has come since is noticed all the same; what is left comes with the next one.
+            guard.clear_ready_matching(Ready::ERROR);
+        }
+        true
     }
 
     /// Receives a batch; `false` when nothing was there.
@@ -65,7 +79,17 @@ pub(super) async fn relay(
     relayed: RelayedAddr,
     received: Rc<RefCell<RecvBatch>>,
 ) {
-    while socket.wait().await {
+    if let Err(error) = socket.socket().collect_icmp_errors() {
+        tracing::debug!(%error, "clients will not be told of ICMP errors");
+    }
+    let tell = |error: IcmpError| {
+        let IcmpError { destination, kind, code, mtu } = error;
+        let input = Input::Icmp { relayed, peer: destination, icmp: Icmp { kind, code, mtu } };
+        if let Some(worker) = worker.upgrade() {
+            worker.borrow_mut().batch(|batch| batch.handle(input));
+        }
+    };
+    while socket.wait_and_tell(tell).await {
         let Some(worker) = worker.upgrade() else { return };
         carry(&worker, &socket, relayed, &mut received.borrow_mut());
         drop(worker);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::addresses::RelayedAddr;
+use super::icmp::Icmp;
 use crate::channel_data;
 use crate::routes::hash_address;
 use crate::stun::attributes::ADDRESS_BYTES_MAX;
@@ -106,6 +107,15 @@ pub enum Input<'a> {
         media: SocketAddr,
         /// All of it is payload.
         data: &'a [u8],
+    },
+    /// The network said something about a datagram that a relay socket had sent.
+    Icmp {
+        /// Which socket.
+        relayed: RelayedAddr,
+        /// To whom.
+        peer: SocketAddr,
+        /// What.
+        icmp: Icmp,
     },
     /// [`Output::OpenRelay`] went well.
     RelayBound {

@@ -1,7 +1,7 @@
 //! The relay's core: datagrams and time in, decisions out (RFC 8656).
 //!
 //! `io` is its interface, `requests` answers what clients ask for (`families` of addresses, and `reservations` keeps what it
-//! promised), `tcp` joins connections, `forward` is the packet path. Allocations are found by client (up) and by relayed address (down). The shell
+//! promised), `tcp` joins connections, `icmp` tells of errors, `forward` is the packet path. Allocations are found by client (up) and by relayed address (down). The shell
 //! is `net`; who may do what is `auth` and `peer_policy`.
 
 mod addresses;
@@ -11,6 +11,7 @@ mod discovery;
 mod elsewhere;
 mod families;
 mod forward;
+mod icmp;
 mod io;
 mod requests;
 mod reservations;
@@ -31,6 +32,7 @@ use bandwidth::Bandwidth;
 use connections::PeerConnections;
 use elsewhere::Elsewhere;
 use forward::LastRoutes;
+pub use icmp::Icmp;
 pub use io::{
     ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, PeerConnectionId, Prefix,
     Transport,
@@ -158,6 +160,7 @@ impl Relay {
             Input::PeerConnectFailed { connection } => self.on_peer_connect_failed(connection),
             Input::PeerAccepted { relayed, peer } => self.on_peer_accepted(relayed, peer),
             Input::PeerGone { connection } => self.on_peer_gone(connection),
+            Input::Icmp { relayed, peer, icmp } => self.on_icmp(relayed, peer, icmp),
             Input::ClientGone { client } => self.on_client_gone(&client),
             Input::Timeout => {}
         }

@@ -199,7 +199,7 @@ impl Relay {
         }
     }
 
-    fn new_transaction_id(&mut self) -> TransactionId {
+    pub(super) fn new_transaction_id(&mut self) -> TransactionId {
         let mut id = [0; 12];
         self.rng.fill_bytes(&mut id);
         TransactionId(id)

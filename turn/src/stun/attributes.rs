@@ -69,6 +69,8 @@ impl Kind {
     pub const OTHER_ADDRESS: Self = Self(0x802C);
     /// PASSWORD-ALGORITHMS
     pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
+    /// ICMP
+    pub const ICMP: Self = Self(0x8004);
     /// SOFTWARE
     pub const SOFTWARE: Self = Self(0x8022);
     /// ALTERNATE-SERVER

@@ -5,10 +5,13 @@ mod conf;
 mod core;
 mod discovery;
 mod families;
+mod icmp;
 #[cfg(feature = "net")]
 mod ipv6;
 #[cfg(feature = "net")]
 mod loopback;
+#[cfg(feature = "net")]
+mod lost;
 mod oracles;
 mod packet_path;
 mod reservations;
