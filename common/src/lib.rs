@@ -15,3 +15,4 @@ pub mod rtp_parameters;
 pub mod seq;
 pub mod token;
 pub mod turn_credentials;
+pub mod wall_clock;

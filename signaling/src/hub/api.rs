@@ -171,6 +171,12 @@ pub enum Input {
         /// What is asked.
         request: AdminRequest,
     },
+    /// The wall clock, which may have been set. New credentials and new calls go by it; a call that runs goes on by the
+    /// one that it began with, and lasts as long as it lasts.
+    WallClock {
+        /// Since the Unix epoch.
+        unix_time: Duration,
+    },
     /// The server will stop when what runs has ended; nothing new from now on.
     Drain,
     /// The server stops now.

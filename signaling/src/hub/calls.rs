@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::call_record::{CallRecord, CallType, Participant, QualitySummary};
 use common::ids::{CallId, RoomId, SessionId, UserId};
+use common::wall_clock::WallClock;
 use serde_json::{Value, json};
 
 use super::{Hub, Output, Refusal, Timer};
@@ -40,6 +41,8 @@ pub(super) struct Call {
     record_id: String,
     kind: CallType,
     initiator: UserId,
+    /// All its times are of one clock, even if the wall clock is set meanwhile.
+    wall: WallClock,
     started_at: Duration,
     answered_at: Option<Duration>,
     members: BTreeMap<UserId, Member>,
@@ -209,6 +212,7 @@ impl Hub {
             record_id: self.random_id(),
             kind,
             initiator: user.clone(),
+            wall: self.wall,
             started_at: now,
             answered_at: None,
             members: BTreeMap::from([(user.clone(), member)]),
@@ -221,6 +225,11 @@ impl Hub {
         self.release_held(&user, &id);
         self.end_if_alone(&id, "unavailable", None);
         rung
+    }
+
+    /// The time, as a call's record has it.
+    fn time_in(&self, id: &CallId) -> Duration {
+        self.calls.get(id).map_or_else(|| self.unix_now(), |call| call.wall.at(self.now))
     }
 
     fn may_call(&self, session: &SessionId) -> Done {
@@ -271,7 +280,7 @@ impl Hub {
     }
 
     fn answer_call(&mut self, session: &SessionId, user: &UserId, id: &CallId) -> Done {
-        let now = self.unix_now();
+        let now = self.time_in(id);
         let call = self.calls.get_mut(id).ok_or_else(not_found)?;
         let member = call.members.get_mut(user).ok_or_else(not_in_call)?;
         match &member.session {
@@ -298,7 +307,7 @@ impl Hub {
     }
 
     fn reject(&mut self, user: &UserId, id: &CallId, reason: Option<String>) -> Done {
-        let now = self.unix_now();
+        let now = self.time_in(id);
         let call = self.calls.get_mut(id).ok_or_else(not_found)?;
         if call.members.get(user).is_none_or(|member| member.session.is_some()) {
             return Err(not_in_call());
@@ -336,7 +345,7 @@ impl Hub {
     }
 
     fn leave_call(&mut self, id: &CallId, user: &UserId, reason: &'static str) {
-        let now = self.unix_now();
+        let now = self.time_in(id);
         let Some(call) = self.calls.get_mut(id) else { return };
         if call.members.len() <= 2 || call.joined().all(|joined| joined == user) {
             return self.finish_call(id, reason, Some(user.clone()));
@@ -362,7 +371,7 @@ impl Hub {
         for user in users.iter().filter(|user| Some(*user) != but.as_ref()) {
             self.tell_member(id, user, &ended);
         }
-        let now = self.unix_now();
+        let now = self.time_in(id);
         let Some(mut call) = self.calls.remove(id) else { return };
         for at in std::mem::take(&mut call.ring_timers) {
             self.timers.remove(&(at, Timer::Ring(id.clone())));
@@ -474,7 +483,7 @@ impl Hub {
 
     /// Whoever has rung for long enough no longer does; a call of which nobody else is left is over.
     pub(super) fn ring_timeout(&mut self, id: &CallId) {
-        let (now, unix_now) = (self.now, self.unix_now());
+        let (now, unix_now) = (self.now, self.time_in(id));
         let Some(call) = self.calls.get(id) else { return };
         let rings_on = |member: &Member| member.session.is_some() || member.ring_until > now;
         let silent: Vec<UserId> = call

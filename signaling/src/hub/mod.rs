@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::control::{Command, Token};
 use common::ids::{CallId, RoomId, SessionId, UserId};
+use common::wall_clock::WallClock;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use serde_json::{Value, json};
@@ -47,8 +48,7 @@ enum Timer {
 pub struct Hub {
     config: HubConfig,
     rng: ChaCha12Rng,
-    started: Instant,
-    started_unix: Duration,
+    wall: WallClock,
     now: Instant,
     draining: bool,
     conns: BTreeMap<ConnId, Conn>,
@@ -99,8 +99,7 @@ impl Hub {
         Self {
             config,
             rng: ChaCha12Rng::from_seed(seed),
-            started: now,
-            started_unix: unix_time,
+            wall: WallClock::new(now, unix_time),
             now,
             draining: false,
             conns: BTreeMap::new(),
@@ -135,6 +134,7 @@ impl Hub {
                 let result = self.admin(request);
                 self.outputs.push_back(Output::Admin { id, result });
             }
+            Input::WallClock { unix_time } => self.wall = WallClock::new(now, unix_time),
             Input::Drain => self.drain(),
             Input::Stop => self.stop(),
             Input::Timeout => {}
@@ -193,7 +193,7 @@ impl Hub {
     }
 
     fn unix_now(&self) -> Duration {
-        self.started_unix + self.now.duration_since(self.started)
+        self.wall.at(self.now)
     }
 
     /// 128 random bits, as text.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use common::control::{Command, FromMedia};
 use common::ids::SessionId;
 use common::token::Claims;
+use common::wall_clock::WallClock;
 use tokio::sync::{mpsc, oneshot};
 
 use super::metrics::Metrics;
@@ -109,8 +110,10 @@ pub(super) fn start(parts: HubParts) -> Result<(HubHandle, tokio::task::JoinHand
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     let (to_hub, inputs) = mpsc::channel(INPUTS_MAX);
+    let wall_told = WallClock::new(Instant::now(), unix_time());
     let task = HubTask {
         hub: Hub::new(parts.config, seed, Instant::now(), unix_time()),
+        wall_told,
         workers: parts.workers,
         call_log: parts.call_log,
         metrics: parts.metrics,
@@ -140,6 +143,7 @@ struct HubTask {
     questions: HashMap<u64, oneshot::Sender<AdminResult>>,
     next_question: u64,
     wake_at: Option<Instant>,
+    wall_told: WallClock,
 }
 
 impl HubTask {
@@ -156,9 +160,19 @@ impl HubTask {
                 () = sleep_until(wake_at) => Some(Input::Timeout),
             };
             if let Some(input) = input {
-                self.hub.handle_input(Instant::now(), input);
+                let now = Instant::now();
+                self.tell_wall_clock(now);
+                self.hub.handle_input(now, input);
                 self.drain();
             }
+        }
+    }
+
+    /// Credentials and call records follow the system's clock.
+    fn tell_wall_clock(&mut self, now: Instant) {
+        if self.wall_told.is_old(now) {
+            self.wall_told = WallClock::new(now, unix_time());
+            self.hub.handle_input(now, Input::WallClock { unix_time: self.wall_told.at(now) });
         }
     }
 

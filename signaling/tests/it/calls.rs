@@ -1,7 +1,10 @@
 //! Calls: each row of `docs/protocol.md` §2 and the rules below its table. "B1" and so on are the faults that a naive
 //! server has.
 
+use std::time::Duration;
+
 use serde_json::json;
+use signaling::hub::Input;
 
 use crate::script::{World, initiate};
 
@@ -299,4 +302,20 @@ fn a_ringing_callee_may_send_before_it_answers() {
     let mut world = World::call(false);
     world.say(2, json!({ "type": "ice-candidate", "callId": "c", "recipientId": "alice", "candidate": {} }));
     assert!(world.told(1, "ice-candidate").is_some());
+}
+
+#[test]
+fn a_call_lasts_as_long_as_it_lasts_even_if_the_wall_clock_is_set() {
+    let mut world = World::call(true);
+    world.put(Input::WallClock { unix_time: Duration::from_secs(500_000) });
+    world.wait(30, &[]);
+    world.say(1, json!({ "type": "call-end", "callId": "c", "forAll": true }));
+    world.say(1, initiate("d", &["bob"]));
+    world.say(1, json!({ "type": "call-end", "callId": "d", "forAll": true }));
+    let [first, second] = &world.records[..] else { panic!("two calls: {:?}", world.records) };
+    assert_eq!(
+        (first.started_at, first.ended_at),
+        (Duration::from_secs(1_000_000), Duration::from_secs(1_000_030))
+    );
+    assert_eq!(second.started_at, Duration::from_secs(500_030), "a new call goes by the new time");
 }

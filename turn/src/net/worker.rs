@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use common::handover::DatagramSink;
 use common::net::{BatchSocket, RecvBatch, UdpMetrics};
@@ -106,7 +106,10 @@ impl Worker {
 
     /// Handles what arrived together, then sends. The clock is read once.
     pub(super) fn batch<T>(&mut self, handle: impl FnOnce(&mut Batch<'_>) -> T) -> T {
-        let result = handle(&mut Batch { now: Instant::now(), worker: self });
+        let now = Instant::now();
+        let mut batch = Batch { now, worker: self };
+        batch.tell_wall_clock();
+        let result = handle(&mut batch);
         self.trains.send(&self.sockets);
         result
     }
@@ -174,6 +177,15 @@ pub(super) struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Credentials end by the system's clock, which may be set.
+    fn tell_wall_clock(&mut self) {
+        if self.worker.relay.wall_clock_is_old(self.now)
+            && let Ok(unix_time) = SystemTime::now().duration_since(UNIX_EPOCH)
+        {
+            self.worker.relay.handle_input(self.now, Input::WallClock { unix_time });
+        }
+    }
+
     pub(super) fn handle(&mut self, input: Input<'_>) {
         let data = match input {
             Input::FromClient { data, .. } | Input::FromPeer { data, .. } | Input::FromMedia { data, .. } => {

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::addresses::RelayedAddr;
 use super::icmp::Icmp;
@@ -155,6 +155,11 @@ pub enum Input<'a> {
     PeerGone {
         /// Which.
         connection: PeerConnectionId,
+    },
+    /// The wall clock, which may have been set: credentials end by it. Whatever is granted lasts by the other clock.
+    WallClock {
+        /// Since the Unix epoch.
+        unix_time: Duration,
     },
     /// The time of the last [`Output::Timeout`] has come.
     Timeout,

@@ -22,6 +22,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use common::wall_clock::WallClock;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore, SeedableRng};
 use slab::Slab;
@@ -73,8 +74,7 @@ pub struct Relay {
     policy: PeerPolicy,
     metrics: Metrics,
     rng: ChaCha12Rng,
-    started: Instant,
-    started_unix: Duration,
+    wall: WallClock,
     allocations: Slab<Allocation>,
     by_client: HashMap<ClientAddr, AllocationId, Hashing>,
     by_relayed: HashMap<RelayedAddr, AllocationId, Hashing>,
@@ -125,8 +125,7 @@ impl Relay {
             bandwidth: Bandwidth::new(config.max_bps, config.bps_capacity, now),
             policy,
             metrics,
-            started: now,
-            started_unix: unix_time,
+            wall: WallClock::new(now, unix_time),
             allocations: Slab::new(),
             by_client: HashMap::with_hasher(hashing(rng.next_u64())),
             by_relayed: HashMap::with_hasher(hashing(rng.next_u64())),
@@ -162,6 +161,7 @@ impl Relay {
             Input::PeerGone { connection } => self.on_peer_gone(connection),
             Input::Icmp { relayed, peer, icmp } => self.on_icmp(relayed, peer, icmp),
             Input::ClientGone { client } => self.on_client_gone(&client),
+            Input::WallClock { unix_time } => self.wall = WallClock::new(self.now, unix_time),
             Input::Timeout => {}
         }
     }
@@ -180,6 +180,11 @@ impl Relay {
         self.auth.set_credentials(credentials);
     }
 
+    /// Whether it is time for [`Input::WallClock`] again.
+    pub fn wall_clock_is_old(&self, now: Instant) -> bool {
+        self.wall.is_old(now)
+    }
+
     /// Whether the client has an allocation.
     pub fn has_allocation(&self, client: &ClientAddr) -> bool {
         self.by_client.contains_key(client)
@@ -196,7 +201,7 @@ impl Relay {
     }
 
     fn unix_seconds(&self) -> u64 {
-        (self.started_unix + self.now.saturating_duration_since(self.started)).as_secs()
+        self.wall.at(self.now).as_secs()
     }
 
     fn drop(&self, reason: DropReason) {

@@ -214,6 +214,22 @@ fn wrong_credentials_get_nothing() {
 }
 
 #[test]
+fn credentials_end_by_the_wall_clock_even_if_it_is_set() {
+    let mut world = World::new(config());
+    let mut client = Client::new("alice", UNIX + 3600);
+    let hours = |hours: u64| Input::WallClock { unix_time: Duration::from_secs(UNIX + hours * 3600) };
+    world.input(hours(2));
+    world.learn_nonce(udp("198.51.100.1:1000"), &mut client);
+    assert_eq!(world.ask_code(udp("198.51.100.1:1000"), &client.allocate()), 401, "they ended an hour ago");
+    world.input(hours(0));
+    world.learn_nonce(udp("198.51.100.1:1000"), &mut client);
+    assert_eq!(world.ask_code(udp("198.51.100.1:1000"), &client.allocate()), 0, "the clock has been mended");
+    world.input(hours(200));
+    world.pass(300);
+    assert_eq!(world.relay.allocations(), 1, "what was granted lasts by the steady clock");
+}
+
+#[test]
 fn another_user_cannot_touch_an_allocation() {
     let mut world = World::new(config());
     let (alice, _) = world.allocated(udp(A), "alice");
