@@ -1,5 +1,7 @@
 //! The other side of the wire: one HTTP request at a time, and a WebSocket that speaks JSON.
 
+use std::net::SocketAddr;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -59,6 +61,21 @@ pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request:
     Reply { status, head: head.to_owned(), body: body.to_owned() }
 }
 
+/// A WebSocket's handshake with a server at this address.
+pub async fn handshake(
+    http: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(Client, Response), Error> {
+    let mut request: Request = format!("ws://{http}{path}").into_client_request().expect("a good URL");
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().expect("a good header"));
+    }
+    let stream = TcpStream::connect(http).await?;
+    let (socket, response) = client_async(request, stream).await?;
+    Ok((Client { socket, session: String::new() }, response))
+}
+
 impl Server {
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.http).await.expect("the server listens")
@@ -102,13 +119,7 @@ impl Server {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<(Client, Response), Error> {
-        let mut request: Request =
-            format!("ws://{}{path}", self.http).into_client_request().expect("a good URL");
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().expect("a good header"));
-        }
-        let (socket, response) = client_async(request, self.connect().await).await?;
-        Ok((Client { socket, session: String::new() }, response))
+        handshake(self.http, path, headers).await
     }
 
     /// A connection that has not been welcomed yet.

@@ -4,9 +4,12 @@
 //! call is held ([`paying`]), its messages are timed and the process's memory is watched. SECURITY.md names them.
 
 mod crowds;
+mod flows;
 mod forgery;
 mod garbage;
+mod member;
 mod paying;
+mod relayed;
 mod scarcity;
 
 use futures_util::SinkExt;

@@ -16,6 +16,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Signs tokens where a test wants to do so itself.
 pub const SECRET: &str = "a secret of 32 bytes that tests know";
 
+/// Everybody is on loopback here, which the relay refuses unless it is allowed.
+const LOOPBACK_PEERS: &str = "turn.allowed_peers=127.0.0.0/8";
+
 pub struct Server {
     child: Child,
     pub http: SocketAddr,
@@ -82,7 +85,7 @@ impl Server {
         let text = format!(
             "http = {{ listen = \"127.0.0.1:0\", tls = \"off\" }}\nauth.secret = \"{SECRET}\"\n\
              media = {{ listen_ip = \"127.0.0.1\", port = {media}, workers = 1 }}\n\
-             turn.listen = \"127.0.0.1:{turn}\"\nstore.url = \"sqlite://calls.db\"\n"
+             turn.listen = \"127.0.0.1:{turn}\"\nturn.allowed_peers = [\"127.0.0.0/8\"]\nstore.url = \"sqlite://calls.db\"\n"
         );
         std::fs::write(&config, text).expect("the temporary folder is writable");
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
@@ -100,7 +103,7 @@ impl Server {
             .args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\"")])
             .args([env!("CARGO_BIN_EXE_causeway"), "--dev"])
             .args(["--set", "http.listen=127.0.0.1:0", "--set", "media.workers=1"])
-            .args(["--set", &format!("auth.secret={SECRET}")])
+            .args(["--set", &format!("auth.secret={SECRET}"), "--set", LOOPBACK_PEERS])
             .args([
                 "--set",
                 &format!("media.port={media}"),
@@ -125,6 +128,7 @@ impl Server {
             format!("media.port={media_port}"),
             "media.workers=1".to_owned(),
             format!("turn.listen=127.0.0.1:{turn_port}"),
+            LOOPBACK_PEERS.to_owned(),
         ];
         let sets = own.iter().map(String::as_str).chain(settings.iter().copied());
         let arguments: Vec<&str> = ["--dev"].into_iter().chain(sets.flat_map(|set| ["--set", set])).collect();

@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::paying::{known_secret, while_attacked};
+use super::paying::{alone, known_secret, while_attacked};
 use crate::server::Server;
 
 /// An attacker's address that is not the paying users'.
@@ -35,6 +35,7 @@ async fn crowd(to: SocketAddr, count: usize) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_and_slow_sockets_are_cut_off_and_counted() {
+    let _alone = alone().await;
     raise_open_files();
     let server = Server::start_with(&[&known_secret(), "signaling.heartbeat=1s"]);
     // Both ends have this limit, and the server leaves HTTP a half of it, media and TURN an eighth each.
@@ -70,6 +71,7 @@ async fn ten_thousand_idle_and_slow_sockets_are_cut_off_and_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_connections_stops_at_its_address() {
+    let _alone = alone().await;
     let server = Server::start_deployed(&["limits.connections_per_ip=64"]);
     let ports = [server.http.port(), server.media_port, server.turn_port];
     while_attacked(&server, 32 * 1024, async move {
@@ -90,6 +92,7 @@ async fn a_flood_of_connections_stops_at_its_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_messages_is_paced_and_cut_off() {
+    let _alone = alone().await;
     let server = Server::start_with(&[&known_secret()]);
     let mut flooders = Vec::new();
     for _ in 0..16 {
@@ -121,6 +124,7 @@ async fn a_flood_of_messages_is_paced_and_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs_of_json_and_endless_sdp_take_no_memory_and_no_time() {
+    let _alone = alone().await;
     let server = Server::start_with(&[&known_secret()]);
     let (mut mallory, mut callee) = (server.sign_in("mallory").await, server.sign_in("callee").await);
     let call =

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
-use super::paying::{known_secret, while_attacked};
-use crate::client::{exchange, unix_secs};
+use super::paying::{alone, known_secret, while_attacked};
+use crate::client::{exchange, handshake, unix_secs};
 use crate::server::{SECRET, Server};
 
 /// A JWT with this header and these claims, signed with HMAC-SHA256 by `secret`, or with nothing.
@@ -67,16 +67,15 @@ fn forgeries() -> Vec<(&'static str, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_forged_token_opens_anything() {
+    let _alone = alone().await;
     let server = Server::start_with(&[&known_secret()]);
     let forgeries = forgeries();
     let count = forgeries.len() as u64;
-    let mut sockets = Vec::new();
-    for (_, forged) in &forgeries {
-        sockets.push(server.open(&format!("/ws?token={forged}")).await);
-    }
-    let names: Vec<_> = forgeries.iter().map(|(name, _)| *name).collect();
+    let (http, forged) = (server.http, forgeries.clone());
     while_attacked(&server, 16 * 1024, async move {
-        for (mut socket, name) in sockets.into_iter().zip(names) {
+        for (name, forged) in forged {
+            let path = format!("/ws?token={forged}");
+            let (mut socket, _) = handshake(http, &path, &[]).await.expect("it completes");
             assert_eq!(socket.closed().await, (1008, "Authentication failed".to_owned()), "{name}");
         }
     })

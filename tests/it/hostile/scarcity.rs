@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::paying::{known_secret, while_attacked};
+use super::paying::{alone, known_secret, while_attacked};
 use crate::client::Client;
 use crate::server::Server;
 
@@ -26,6 +26,7 @@ async fn call(caller: &mut Client, callee: &mut Client, id: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_costs_records_and_no_calls() {
+    let _alone = alone().await;
     let server = Server::start_with(&[&known_secret()]);
     let (mut carol, mut dave) = (server.sign_in("carol").await, server.sign_in("dave").await);
     call(&mut carol, &mut dave, "before").await;
@@ -53,6 +54,7 @@ async fn a_full_disk_costs_records_and_no_calls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_gone_is_not_waited_for() {
+    let _alone = alone().await;
     let nobody = crate::server::free_port();
     let url = format!("store.url=postgres://causeway@127.0.0.1:{nobody}/causeway");
     let server = Server::start_with(&[&known_secret(), &url, "store.spill_dir=spill"]);
@@ -75,6 +77,7 @@ fn ports(server: &Server) -> [SocketAddr; 3] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_256_open_files_strangers_cannot_take_the_last() {
+    let _alone = alone().await;
     let server = Server::start_limited("-n 256", &[]);
     let ports = ports(&server);
     while_attacked(&server, 32 * 1024, async move {
@@ -120,6 +123,7 @@ async fn without_files_the_listeners_neither_spin_nor_die() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_capped_memory_a_crowd_that_sends_does_not_end_the_process() {
+    let _alone = alone().await;
     // Address space, most of which is reserved and never touched: threads' stacks and the allocator's arenas.
     let server = Server::start_limited("-v 3000000", &[]);
     let http = server.http;
