@@ -6,7 +6,8 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
-use crate::server::{Server, free_port};
+use crate::server::{Folder, Server, free_port};
+use crate::tls::write_certificate;
 
 const CLIENTS: u32 = 4;
 const MESSAGES: u32 = 50;
@@ -41,7 +42,7 @@ fn is_installed(program: &str) -> bool {
     Command::new(program).arg("-h").stdin(Stdio::null()).output().is_ok()
 }
 
-/// Runs `turnutils_uclient` with these flags beside the usual ones.
+/// Runs `turnutils_uclient` with these flags beside the usual ones; with `-S` at the port for TLS and DTLS.
 fn check(flags: &[&str]) {
     for program in ["turnutils_uclient", "turnutils_peer"] {
         if !is_installed(program) {
@@ -53,10 +54,17 @@ fn check(flags: &[&str]) {
         }
     }
     // Loopback is refused as a peer unless the operator allows it.
+    let (folder, tls_port) = (Folder::new(), free_port());
+    write_certificate(folder.path());
+    let path = folder.path().display();
+    let (cert, key) = (format!("turn.tls.cert={path}/cert.pem"), format!("turn.tls.key={path}/key.pem"));
+    let tls_listen = format!("turn.tls_listen=127.0.0.1:{tls_port}");
+    let allowed = "turn.allowed_peers=[\"127.0.0.0/8\"]";
     let server =
-        Server::start_with(&["turn.allowed_peers=[\"127.0.0.0/8\"]", "turn.users={probe=\"secret\"}"]);
+        Server::start_in(folder, &[allowed, "turn.users={probe=\"secret\"}", &cert, &key, &tls_listen]);
     let echo = Echo::start();
-    let (turn_port, peer_port) = (server.turn_port.to_string(), echo.port.to_string());
+    let port = if flags.contains(&"-S") { tls_port } else { server.turn_port };
+    let (turn_port, peer_port) = (port.to_string(), echo.port.to_string());
     let (clients, messages) = (CLIENTS.to_string(), MESSAGES.to_string());
     let output = Command::new("timeout") // uclient waits for ever for what does not come
         .args(["120", "turnutils_uclient", "-u", "probe", "-w", "secret", "-p", &turn_port])
@@ -102,6 +110,26 @@ fn channels_over_tcp() {
 #[test]
 fn send_indications_over_tcp() {
     check(&["-c", "-t", "-s"]);
+}
+
+#[test]
+fn channels_over_tls() {
+    check(&["-c", "-t", "-S"]);
+}
+
+#[test]
+fn send_indications_over_tls() {
+    check(&["-c", "-t", "-S", "-s"]);
+}
+
+#[test]
+fn channels_over_dtls() {
+    check(&["-c", "-S"]);
+}
+
+#[test]
+fn send_indications_over_dtls() {
+    check(&["-c", "-S", "-s"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::client::exchange;
 use crate::server::{Folder, Server};
 
 /// Writes a new self-signed certificate into the folder.
-fn write_certificate(folder: &Path) -> CertificateDer<'static> {
+pub fn write_certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("rcgen works");
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("writable");
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("writable");

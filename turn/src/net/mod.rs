@@ -1,8 +1,9 @@
-//! The shell around the relay: UDP, TCP and TLS listeners, relay sockets, one thread of its own.
+//! The shell around the relay: UDP, DTLS, TCP and TLS listeners, relay sockets, one thread of its own.
 //!
-//! `worker` carries out what the core decides, `udp` and `tcp` feed it, `tls` is before `tcp`; `trains` and `outbox` are what waits to leave. Our own media is reached through
+//! `worker` carries out what the core decides, `udp` and `tcp` feed it, `dtls` and `tls` are before them; `trains` and `outbox` are what waits to leave. Our own media is reached through
 //! [`DatagramSink`]s both ways, without a socket.
 
+mod dtls;
 mod orders;
 mod outbox;
 mod peers;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::handover::DatagramSink;
-use common::metrics::{Counter, Registry};
+use common::metrics::{Counter, Counters, Registry};
 use common::net::{AcceptErrors, BatchSocket, CHECK_INTERVAL, Certificate, Gate, UdpMetrics};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -30,6 +31,7 @@ use crate::auth::Credentials;
 use crate::metrics::Metrics;
 use crate::relay::{Input, Relay, RelayConfig};
 use crate::settings::Settings;
+use dtls::Sessions;
 use orders::Order;
 use worker::{SharedWorker, Worker};
 
@@ -136,8 +138,10 @@ pub fn start(
     let tls_addresses: Vec<SocketAddr> = tls_listeners.iter().map(|(udp, _)| udp.local_addr()).collect();
     listeners.extend(tls_listeners);
     listeners.extend(bind_all("turn.discovery", &settings.discovery_listen(), &udp_metrics)?);
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+    let (seed, cookies) = (random()?, random()?);
+    let sessions = certificate
+        .as_ref()
+        .map(|certificate| Sessions::new(Arc::clone(certificate), &cookies, registry, Instant::now()));
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
     let config = RelayConfig { own_media, ..settings.relay.clone() };
     let relay = Relay::new(config, metrics.clone(), seed, Instant::now(), unix_time);
@@ -156,7 +160,7 @@ pub fn start(
     let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let worker = Worker::shared(relay, media, metrics, udp_metrics);
+            let worker = Worker::shared(relay, media, metrics, udp_metrics, sessions);
             for ((udp, tcp), errors) in listeners.into_iter().zip(tcp_errors) {
                 let udp = match udp::Readable::new(udp) {
                     Ok(udp) => Rc::new(udp),
@@ -180,6 +184,18 @@ pub fn start(
     tracing::info!(?addresses, ?tls_addresses, "relay listens");
     let (thread, metrics) = (Some(thread), counted);
     Ok(TurnHandle { addresses, tls_addresses, certificate, sink, orders, metrics, stop, thread })
+}
+
+fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// Counts connections and DTLS sessions by transport.
+fn connections(registry: &Registry) -> Counters {
+    let help = "Connections to the relay, and DTLS sessions, that could begin to talk STUN";
+    registry.counters("turn_connections", help, "transport")
 }
 
 type Listener = (BatchSocket, std::net::TcpListener);
@@ -229,7 +245,7 @@ async fn tick(worker: SharedWorker) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        worker.borrow_mut().batch(|batch| batch.handle(Input::Timeout));
+        worker.borrow_mut().batch(|batch| batch.tick());
     }
 }
 

@@ -37,12 +37,8 @@ pub(super) struct Admission {
 
 impl Admission {
     pub(super) fn new(gate: Arc<Gate>, tls: Option<Tls>, registry: &Registry) -> Self {
-        let accepted = registry.counters(
-            "turn_connections",
-            "Connections to the relay that could begin to talk STUN",
-            "transport",
-        );
         let help = "TCP and TLS connections to the relay that were refused or cut off";
+        let accepted = super::connections(registry);
         Self { gate, tls, accepted, refused: registry.counters("turn_tcp_refused", help, "reason") }
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn listen(worker: SharedWorker, listener: Rc<Readable>) {
                 for datagram in received.datagrams() {
                     let local = SocketAddr::new(datagram.local_ip.unwrap_or(bound.ip()), bound.port());
                     let client = ClientAddr { transport: Transport::Udp, remote: datagram.remote, local };
-                    batch.handle(Input::FromClient { client, data: datagram.payload });
+                    batch.receive(client, datagram.payload);
                 }
             });
         }

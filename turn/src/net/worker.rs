@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use common::handover::DatagramSink;
 use common::net::{BatchSocket, RecvBatch, UdpMetrics};
 
+use super::dtls::{self, Event, Sessions};
 use super::outbox::Outbox;
 use super::peers::{Peers, Splice};
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
@@ -37,6 +38,8 @@ pub(super) struct Worker {
     udp_metrics: UdpMetrics,
     sockets: Sockets,
     trains: Trains,
+    /// When there is a certificate.
+    dtls: Option<Sessions>,
     from_peers: Rc<RefCell<RecvBatch>>,
     peers: Peers,
     connections: HashMap<ConnectionId, Rc<Outbox>>,
@@ -50,6 +53,7 @@ impl Worker {
         media: Arc<dyn DatagramSink>,
         metrics: Metrics,
         udp_metrics: UdpMetrics,
+        dtls: Option<Sessions>,
     ) -> SharedWorker {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
@@ -59,6 +63,7 @@ impl Worker {
                 metrics,
                 udp_metrics,
                 sockets: Sockets::default(),
+                dtls,
                 from_peers: Rc::new(RefCell::new(RecvBatch::new())),
                 peers: Peers::default(),
                 connections: HashMap::new(),
@@ -141,9 +146,23 @@ impl Worker {
             }
             return;
         }
-        match self.sockets.route_to(&client) {
-            Some(route) => self.trains.push(&self.sockets, route, prefix, payload, padding),
-            None => self.metrics.drop(DropReason::Network),
+        let Some(route) = self.sockets.route_to(&client) else {
+            return self.metrics.drop(DropReason::Network);
+        };
+        match (client.transport, &mut self.dtls) {
+            (Transport::Dtls, Some(sessions)) => {
+                let (sockets, trains) = (&self.sockets, &mut self.trains);
+                let sent =
+                    sessions.send(&client, [prefix, payload, &[0; 3][..padding.min(3)]], &mut |event| {
+                        if let Event::Transmit(record) = event {
+                            trains.push(sockets, route, &[], record, 0);
+                        }
+                    });
+                if !sent {
+                    self.metrics.drop(DropReason::NoAllocation);
+                }
+            }
+            _ => self.trains.push(&self.sockets, route, prefix, payload, padding),
         }
     }
 
@@ -170,6 +189,24 @@ impl Worker {
     }
 }
 
+/// Messages that were in DTLS, in order; `None` where the session ended.
+#[derive(Default)]
+struct News(Vec<(ClientAddr, Option<Vec<u8>>)>);
+
+impl News {
+    fn note(&mut self, trains: &mut Trains, sockets: &Sockets, client: ClientAddr, event: Event<'_>) {
+        match event {
+            Event::Plain(message) => self.0.push((client, Some(message.to_vec()))),
+            Event::Gone => self.0.push((client, None)),
+            Event::Transmit(record) => {
+                if let Some(route) = sockets.route_to(&client) {
+                    trains.push(sockets, route, &[], record, 0);
+                }
+            }
+        }
+    }
+}
+
 /// Inputs of one moment.
 pub(super) struct Batch<'a> {
     now: Instant,
@@ -183,6 +220,50 @@ impl Batch<'_> {
             && let Ok(unix_time) = SystemTime::now().duration_since(UNIX_EPOCH)
         {
             self.worker.relay.handle_input(self.now, Input::WallClock { unix_time });
+        }
+    }
+
+    /// A datagram at a listener.
+    pub(super) fn receive(&mut self, client: ClientAddr, data: &[u8]) {
+        match self.worker.dtls.take() {
+            Some(mut sessions) if dtls::is_dtls(data) => {
+                let mut news = News::default();
+                sessions.receive(self.now, client, data, &mut |event| {
+                    news.note(&mut self.worker.trains, &self.worker.sockets, client, event);
+                });
+                self.worker.dtls = Some(sessions);
+                self.tell(news);
+            }
+            sessions => {
+                self.worker.dtls = sessions;
+                self.handle(Input::FromClient { client, data });
+            }
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self) {
+        self.handle(Input::Timeout);
+        let Some(mut sessions) = self.worker.dtls.take() else { return };
+        let mut news = News::default();
+        let Worker { relay, trains, sockets, .. } = &mut *self.worker;
+        sessions.handle_timeout(
+            self.now,
+            |client| relay.has_allocation(client),
+            |client, event| news.note(trains, sockets, client, event),
+        );
+        self.worker.dtls = Some(sessions);
+        self.tell(news);
+    }
+
+    /// Tells the core what came out of DTLS.
+    fn tell(&mut self, news: News) {
+        for (client, message) in news.0 {
+            let client = ClientAddr { transport: Transport::Dtls, ..client };
+            match message {
+                Some(data) => self.handle(Input::FromClient { client, data: &data }),
+                None => self.handle(Input::ClientGone { client }),
+            }
         }
     }
 
