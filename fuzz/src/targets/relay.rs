@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use common::config::Secret;
 use common::metrics::Registry;
 use turn::auth::Credentials;
 use turn::metrics::Metrics;
@@ -74,7 +75,11 @@ impl World {
             let remote = SocketAddr::from(([203, 0, 113, index as u8], 1000));
             let local = addr("10.0.0.1:3478");
             let user = if index < 3 { "alice" } else { "bob" };
-            (ClientAddr { transport, remote, local }, Client::new(user, UNIX + 86_400))
+            let client = match index {
+                1 => Client::with_sha256(user, UNIX + 86_400),
+                _ => Client::new(user, UNIX + 86_400),
+            };
+            (ClientAddr { transport, remote, local }, client)
         });
         Self {
             clients: clients.collect(),
@@ -234,6 +239,16 @@ pub fn run(data: &[u8]) {
             11 => {
                 world.now += Duration::from_secs(u64::from(bytes.byte()) * if what >= 128 { 10 } else { 1 });
                 world.put(Input::Timeout, &mut fails);
+                continue;
+            }
+            12 if what >= 192 => {
+                let other = Secret(vec![bytes.byte(); 4]);
+                let secrets = if what & 16 == 0 { vec![other, secret()] } else { vec![other] };
+                world.relay.set_credentials(&Credentials { secrets, ..Credentials::default() });
+                continue;
+            }
+            12 if what >= 128 => {
+                world.put(Input::Drain, &mut fails);
                 continue;
             }
             12 => {

@@ -6,7 +6,7 @@ use common::config::Secret;
 use common::turn_credentials;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
-use turn::stun::integrity::Key;
+use turn::stun::integrity::{Integrity, Key, LongTermKey, PasswordAlgorithm};
 use turn::stun::{Message, Writer};
 
 pub const REALM: &str = "test";
@@ -24,6 +24,8 @@ pub struct Client {
     pub username: String,
     pub key: Key,
     pub nonce: Vec<u8>,
+    /// PASSWORD-ALGORITHMS, for a client of RFC 8489.
+    pub offer: Option<[u8; 8]>,
     next: u8,
 }
 
@@ -31,7 +33,15 @@ impl Client {
     pub fn new(user: &str, expires_unix: u64) -> Self {
         let (username, password) = turn_credentials::mint(&secret(), user, expires_unix);
         let key = Key::long_term(&username, REALM, password.as_bytes());
-        Self { username, key, nonce: Vec::new(), next: 0 }
+        Self { username, key, nonce: Vec::new(), offer: None, next: 0 }
+    }
+
+    /// A client of RFC 8489, which takes SHA-256 where it is offered before MD5.
+    pub fn with_sha256(user: &str, expires_unix: u64) -> Self {
+        let (username, password) = turn_credentials::mint(&secret(), user, expires_unix);
+        let key = LongTermKey::new(PasswordAlgorithm::Sha256, &username, REALM, password.as_bytes());
+        let offer = Some([0, 2, 0, 0, 0, 1, 0, 0]);
+        Self { username, key: key.ready(Integrity::Sha256), nonce: Vec::new(), offer, next: 0 }
     }
 
     pub fn id(&mut self) -> TransactionId {
@@ -45,9 +55,13 @@ impl Client {
         writer
             .attribute(Kind::USERNAME, self.username.as_bytes())
             .attribute(Kind::REALM, REALM.as_bytes())
-            .attribute(Kind::NONCE, &self.nonce)
-            .integrity(&self.key)
-            .fingerprint();
+            .attribute(Kind::NONCE, &self.nonce);
+        if let Some(offer) = &self.offer {
+            writer
+                .attribute(Kind::PASSWORD_ALGORITHMS, offer)
+                .attribute(Kind::PASSWORD_ALGORITHM, &offer[..4]);
+        }
+        writer.integrity(&self.key).fingerprint();
         writer.finish()
     }
 

@@ -65,6 +65,21 @@ fn a_client_of_rfc_8489_allocates_under_a_hashed_name() {
 }
 
 #[test]
+fn clients_of_both_rfcs_share_a_secret() {
+    let mut world = World::new(config());
+    world.allocated(udp(A), "alice");
+    let mut bob = Client::with_sha256("bob", UNIX + 86_400);
+    world.learn_nonce(udp(B), &mut bob);
+    for request in [bob.allocate(), bob.bind(0x4001, addr(PEER)), bob.refresh(600)] {
+        let answer = world.ask(udp(B), &request);
+        let message = Message::parse(&answer).expect("well-formed");
+        assert_eq!((code(&answer), message.integrity()), (0, Some(Integrity::Sha256)));
+        assert!(message.integrity_holds(&bob.key));
+    }
+    assert_eq!(world.client(udp(B), &channel_data(0x4001, b"x")).len(), 1);
+}
+
+#[test]
 fn a_relay_without_passwords_is_one_only_when_asked_for() {
     let anonymous = Credentials { anonymous: true, ..Credentials::default() };
     let mut world = World::new(RelayConfig { credentials: anonymous, ..config() });
