@@ -8,7 +8,7 @@ use common::config::{Auth, AuthKey, ConfigError, Secret, parse_duration};
 use common::ids::{RoomId, UserId};
 use common::token::{self, Claims};
 
-use crate::config;
+use crate::{config, relay_server};
 
 /// A WebRTC media plane in one binary: signaling, SFU and TURN.
 ///
@@ -36,7 +36,18 @@ pub enum Command {
     /// Runs the servers.
     Serve,
     /// Prints what every setting became, and refuses what `serve` would refuse.
-    CheckConfig,
+    CheckConfig {
+        /// coturn's configuration file, instead of Causeway's.
+        #[arg(short = 'c', value_name = "turnserver.conf", conflicts_with = "config")]
+        turnserver_conf: Option<PathBuf>,
+    },
+    /// Runs STUN and TURN alone, in coturn's place: `causeway turn -c /etc/turnserver.conf`.
+    #[command(disable_help_flag = true)]
+    Turn {
+        /// coturn's own options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "coturn's options")]
+        options: Vec<String>,
+    },
     /// Prints an access token.
     Token(TokenArgs),
 }
@@ -79,11 +90,12 @@ fn ttl(text: &str) -> Result<Duration, String> {
 }
 
 /// What a command that serves nobody prints; `None` when there is something to serve.
-pub fn answer(cli: &Cli) -> Option<Result<String, ConfigError>> {
+pub fn answer(cli: &Cli) -> Option<anyhow::Result<String>> {
     match &cli.command {
-        None | Some(Command::Serve) => None,
-        Some(Command::CheckConfig) => Some(check_config(cli)),
-        Some(Command::Token(args)) => Some(token(cli, args)),
+        None | Some(Command::Serve | Command::Turn { .. }) => None,
+        Some(Command::CheckConfig { turnserver_conf: Some(path) }) => Some(relay_server::check(path)),
+        Some(Command::CheckConfig { turnserver_conf: None }) => Some(check_config(cli).map_err(Into::into)),
+        Some(Command::Token(args)) => Some(token(cli, args).map_err(Into::into)),
     }
 }
 

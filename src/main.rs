@@ -5,6 +5,7 @@
 mod assets;
 mod cli;
 mod config;
+mod relay_server;
 mod server;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use common::net::raise_open_files;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::server::Causeway;
 
 #[global_allocator]
@@ -43,6 +44,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     if let Some(answer) = cli::answer(&cli) {
         print!("{}", answer?);
         return Ok(());
+    }
+    if let Some(Command::Turn { options }) = &cli.command {
+        return relay_server::run(options);
     }
     let config = config::load(&cli)?;
     log_to_stderr(&config)?;

@@ -87,6 +87,25 @@ pub(super) fn find_short(letter: char) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.short == Some(letter))
 }
 
+/// Every option as it is written, and what becomes of it in a few words: the help text.
+pub fn options() -> impl Iterator<Item = (String, &'static str)> {
+    KEYS.iter().map(|key| {
+        let short = key.short.map_or(String::new(), |letter| format!("-{letter}, "));
+        let value = match key.takes {
+            Takes::Nothing => "",
+            Takes::Value => "=VALUE",
+            Takes::Maybe => "[=VALUE]",
+        };
+        let fate = match key.fate {
+            Fate::Set(_) | Fate::Flag(_) => "",
+            Fate::Accept(_) => "nothing to do",
+            Fate::Warn(_) => "not followed, with a warning",
+            Fate::Refuse(_) => "refused",
+        };
+        (format!("{short}--{}{value}", key.name), fate)
+    })
+}
+
 const DATABASE: &str =
     "user databases are not read: give users with user=, or a secret with static-auth-secret=";
 const SAFE_ALREADY: &str = "always so here";

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 pub use draft::readable;
+pub use keys::options;
 pub use process::{LogTo, Process};
 pub use syntax::{Entry, File, Place, arguments, lines};
 
