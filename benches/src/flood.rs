@@ -1,0 +1,68 @@
+//! A flood of Allocate requests without credentials, from a thousand addresses in as many networks.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use turn::stun::Writer;
+use turn::stun::attributes::Kind;
+use turn::stun::header::{Class, Method, TransactionId};
+
+use crate::process::{cpu_time, resident_bytes};
+
+const SOURCES: u16 = 1000;
+/// Requests of one source before the next has its turn.
+const TRAIN: usize = 4;
+
+#[derive(Serialize)]
+pub struct Report {
+    requests: u64,
+    answers: u64,
+    request_bytes: usize,
+    answer_bytes: usize,
+    cpu_ns_per_request: f64,
+    resident_growth_bytes: u64,
+}
+
+pub fn run(server: SocketAddr, pid: u32, seconds: f64) -> anyhow::Result<Report> {
+    let mut request = Writer::new(Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
+    request.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+    let request = request.finish();
+    let sources = (0..SOURCES).map(|index| source(server, index)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (cpu, memory) = (cpu_time(pid)?, resident_bytes(pid)?);
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let (mut requests, mut answers, mut answer_bytes) = (0, 0, 0);
+    let mut buffer = [0; 2048];
+    for socket in sources.iter().cycle() {
+        for _ in 0..TRAIN {
+            requests += u64::from(socket.send(&request).is_ok());
+        }
+        while let Ok(length) = socket.recv(&mut buffer) {
+            answers += 1;
+            answer_bytes = length;
+        }
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    std::thread::sleep(Duration::from_millis(200)); // what is still in the server's buffer
+    for socket in &sources {
+        answers += std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count() as u64;
+    }
+    Ok(Report {
+        requests,
+        answers,
+        request_bytes: request.len(),
+        answer_bytes,
+        cpu_ns_per_request: (cpu_time(pid)? - cpu).as_nanos() as f64 / requests as f64,
+        resident_growth_bytes: resident_bytes(pid)?.saturating_sub(memory),
+    })
+}
+
+fn source(server: SocketAddr, index: u16) -> anyhow::Result<UdpSocket> {
+    let [high, low] = index.to_be_bytes();
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, 64 + high, low, 1), 0))?;
+    socket.connect(server)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
