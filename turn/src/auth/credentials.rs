@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::config::Secret;
 
+use super::USERNAME_BYTES_MAX;
 use crate::stun::integrity::{Key, LongTermKey, PasswordAlgorithm, USERHASH_BYTES, userhash};
 
 /// Between the expiry and the user of a time-limited name (draft-uberti-behave-turn-rest-00).
@@ -95,7 +96,8 @@ impl Keys {
     pub(super) fn new(credentials: &Credentials, realm: &str) -> Self {
         let with_key =
             |(name, password): (&String, &Secret)| (userhash(name, realm), User::new(name, realm, password));
-        let users: BTreeMap<_, _> = credentials.users.iter().map(with_key).collect();
+        let nameable = |(name, _): &(&String, &Secret)| name.len() <= USERNAME_BYTES_MAX;
+        let users: BTreeMap<_, _> = credentials.users.iter().filter(nameable).map(with_key).collect();
         let only_md5 = users.values().any(|user| user.sha256.is_none());
         let secrets = credentials.secrets.iter().filter(|secret| !secret.0.is_empty());
         Self {

@@ -235,6 +235,15 @@ fn a_hashed_name_is_found_among_static_users_and_that_is_said_when_there_are_no_
 }
 
 #[test]
+fn a_user_whose_name_no_attribute_holds_is_none() {
+    let long = "x".repeat(70_000);
+    let auth = authenticator(&Credentials { users: users(&[(&long, "y")]), ..Credentials::default() });
+    let learned = challenge(&auth, true);
+    let hashed = Request { hashed: true, ..Request::of(&long, &learned) };
+    assert_eq!(code(check(&auth, &hashed.signed(&[new_key(&long, "y")]))), 401);
+}
+
+#[test]
 fn a_secret_is_replaced_without_an_end_of_what_runs() {
     let timed = format!("{}:bob", NOW + 100);
     let request = |auth: &Authenticator, by: &str| {
