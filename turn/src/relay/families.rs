@@ -37,6 +37,12 @@ pub(super) fn family_of(message: &Message<'_>, kind: Kind) -> Result<Option<Fami
     }
 }
 
+/// ADDITIONAL-ADDRESS-FAMILY, also by the number that coturn and its clients have for it.
+pub(super) fn additional_family<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+    let kinds = [Kind::ADDITIONAL_ADDRESS_FAMILY, Kind::ADDITIONAL_ADDRESS_FAMILY_COTURN];
+    kinds.into_iter().find_map(|kind| message.attribute(kind))
+}
+
 impl Relay {
     /// Free addresses for a request, in the order of RFC 8656 §7.2's checks.
     pub(super) fn offer(
@@ -47,7 +53,7 @@ impl Relay {
         wish: PortWish,
     ) -> Result<Offer, ErrorCode> {
         let requested = family_of(message, Kind::REQUESTED_ADDRESS_FAMILY)?;
-        let Some(value) = message.attribute(Kind::ADDITIONAL_ADDRESS_FAMILY) else {
+        let Some(value) = additional_family(message) else {
             let without = if self.keep_address_family { Family::of(client.remote.ip()) } else { Family::V4 };
             return self.free_address(requested.unwrap_or(without), protocol, wish).map(Offer::from);
         };

@@ -10,7 +10,7 @@ use rand_core::RngCore;
 
 use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
-use super::families::{AddressError, Offer, family_of};
+use super::families::{AddressError, Offer, additional_family, family_of};
 use super::io::ClientAddr;
 use super::reservations::Token;
 use super::tcp::is_tcp;
@@ -186,8 +186,10 @@ impl Relay {
         let message = &request.message;
         let Some(token) = message.attribute(Kind::RESERVATION_TOKEN) else { return Ok(None) };
         let token = Token::try_from(token).map_err(|_| ErrorCode::BAD_REQUEST)?;
-        let others = [Kind::EVEN_PORT, Kind::REQUESTED_ADDRESS_FAMILY, Kind::ADDITIONAL_ADDRESS_FAMILY];
-        if others.iter().any(|kind| message.attribute(*kind).is_some()) {
+        let others = [Kind::EVEN_PORT, Kind::REQUESTED_ADDRESS_FAMILY];
+        if additional_family(message).is_some()
+            || others.iter().any(|kind| message.attribute(*kind).is_some())
+        {
             return Err(ErrorCode::BAD_REQUEST);
         }
         let relayed = self.reservations.redeem(token, request.proof.account());

@@ -57,6 +57,8 @@ impl Kind {
     pub const CONNECTION_ID: Self = Self(0x002A);
     /// ADDITIONAL-ADDRESS-FAMILY
     pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
+    /// The same in coturn, from a draft of what became RFC 8656.
+    pub const ADDITIONAL_ADDRESS_FAMILY_COTURN: Self = Self(0x8032);
     /// ADDRESS-ERROR-CODE
     pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
     /// PADDING (RFC 5780)

@@ -22,3 +22,5 @@ mod strangers;
 #[cfg(feature = "net")]
 mod tcp_peers;
 mod tcp_relay;
+#[cfg(feature = "net")]
+mod utilities;
