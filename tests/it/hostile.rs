@@ -11,6 +11,7 @@ mod member;
 mod paying;
 mod relayed;
 mod scarcity;
+mod strangers;
 
 use futures_util::SinkExt;
 use serde_json::json;
