@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use common::call_record::{CallRecord, CallType, Participant, QualitySummary};
 use common::ids::{CallId, RoomId, UserId};
+use sqlx::Connection as _;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 
@@ -75,6 +77,25 @@ macro_rules! on {
     };
 }
 
+/// A connection that is closed unless its transaction was committed.
+///
+/// Where SQLite finds the disk full it ends a transaction by itself, or leaves it open, and sqlx 0.9 counts otherwise: what is
+/// written on the connection later would lie in a savepoint that nobody commits.
+struct Writing<DB: sqlx::Database> {
+    connection: PoolConnection<DB>,
+    /// The one connection of a database in memory is the database, and has no disk.
+    replaceable: bool,
+    done: bool,
+}
+
+impl<DB: sqlx::Database> Drop for Writing<DB> {
+    fn drop(&mut self) {
+        if self.replaceable && !self.done {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
 impl Database {
     /// Reads the URL; connects to nothing.
     pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, StoreError> {
@@ -100,7 +121,9 @@ impl Database {
     /// Writes records in one transaction, and says how many were new.
     pub(super) async fn insert(&self, records: &[CallRecord]) -> Result<u64, sqlx::Error> {
         on!(self, pool => {
-            let mut transaction = pool.begin().await?;
+            let replaceable = pool.options().get_max_connections() > 1;
+            let mut writing = Writing { connection: pool.acquire().await?, replaceable, done: false };
+            let mut transaction = writing.connection.begin().await?;
             let mut new = 0;
             for record in records {
                 let inserted = sqlx::query(INSERT_CALL)
@@ -137,6 +160,7 @@ impl Database {
                 }
             }
             transaction.commit().await?;
+            writing.done = true;
             Ok(new)
         })
     }
