@@ -40,6 +40,9 @@ const WRITE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 /// What may be sent at once, in seconds of the pace.
 const PACE_BURST_SECS: f64 = 4.0;
 
+/// What a ping or a pong counts as, whatever its length: each wakes us, and a ping wants an answer.
+const CONTROL_FRAME_COST_BYTES: usize = 1024;
+
 type Sink = SplitSink<HyperWebsocketStream, Message>;
 type Stream = SplitStream<HyperWebsocketStream>;
 
@@ -152,8 +155,8 @@ pub(super) async fn run(
 async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle, mut pace: Pace) -> End {
     let mut alive_at = None::<Instant>;
     while let Some(message) = stream.next().await {
-        if let Ok(Message::Text(_) | Message::Binary(_)) = &message {
-            pace.wait(message.as_ref().map_or(0, Message::len)).await;
+        if let Ok(message) = &message {
+            pace.wait(cost_bytes(message)).await;
         }
         let input = match message {
             Ok(Message::Text(text)) => {
@@ -177,6 +180,13 @@ async fn read(stream: &mut Stream, conn: ConnId, hub: &HubHandle, mut pace: Pace
         }
     }
     End::Lost
+}
+
+fn cost_bytes(message: &Message) -> usize {
+    match message {
+        Message::Ping(_) | Message::Pong(_) => CONTROL_FRAME_COST_BYTES,
+        other => other.len(),
+    }
 }
 
 /// RFC 6455 §7.1.5: a close frame without a code counts as 1005. It is what a browser's `close()` sends: somebody wanted to
