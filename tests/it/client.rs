@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -61,24 +63,64 @@ pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request:
     Reply { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-/// A WebSocket's handshake with a server at this address.
-pub async fn handshake(
-    http: SocketAddr,
-    path: &str,
-    headers: &[(&'static str, &str)],
-) -> Result<(Client, Response), Error> {
-    let mut request: Request = format!("ws://{http}{path}").into_client_request().expect("a good URL");
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().expect("a good header"));
+/// A TCP connection, or TLS on one.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// Where a server is, and how one gets in; for those who do not hold the [`Server`] itself.
+#[derive(Clone)]
+pub struct Door {
+    pub http: SocketAddr,
+    pub tls: Option<TlsConnector>,
+}
+
+impl Door {
+    pub async fn connect(&self) -> Box<dyn Wire> {
+        let stream = TcpStream::connect(self.http).await.expect("the server listens");
+        let Some(tls) = &self.tls else { return Box::new(stream) };
+        let name = ServerName::try_from("localhost").expect("a name");
+        Box::new(tls.connect(name, stream).await.expect("a handshake"))
     }
-    let stream = TcpStream::connect(http).await?;
-    let (socket, response) = client_async(request, stream).await?;
-    Ok((Client { socket, session: String::new() }, response))
+
+    /// A WebSocket's handshake at this path and query, with more headers.
+    pub async fn handshake(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(Client, Response), Error> {
+        let mut request: Request =
+            format!("ws://{}{path}", self.http).into_client_request().expect("a good URL");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a good header"));
+        }
+        let (socket, response) = client_async(request, self.connect().await).await?;
+        Ok((Client { socket, session: String::new() }, response))
+    }
+
+    /// Signs in where the server has [`SECRET`].
+    pub async fn sign_in(&self, user: &str) -> Client {
+        let path = format!("/ws?token={}", minted(user));
+        let (mut client, _) = self.handshake(&path, &[]).await.expect("the handshake completes");
+        client.welcome(user, false).await;
+        client
+    }
+}
+
+/// A good token where the server has [`SECRET`].
+pub fn minted(user: &str) -> String {
+    let claims = json!({ "sub": user, "exp": unix_secs() + 3600 });
+    let claims = serde_json::from_value(claims).expect("claims");
+    common::token::mint(&common::config::Secret(SECRET.into()), &claims).expect("a good secret")
 }
 
 impl Server {
-    pub async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.http).await.expect("the server listens")
+    pub fn door(&self) -> Door {
+        Door { http: self.http, tls: self.tls.clone() }
+    }
+
+    pub async fn connect(&self) -> Box<dyn Wire> {
+        self.door().connect().await
     }
 
     /// `headers` are whole lines without their ends.
@@ -119,7 +161,7 @@ impl Server {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<(Client, Response), Error> {
-        handshake(self.http, path, headers).await
+        self.door().handshake(path, headers).await
     }
 
     /// A connection that has not been welcomed yet.
@@ -129,16 +171,12 @@ impl Server {
 
     /// A good token where the server has [`SECRET`].
     pub fn minted(&self, user: &str) -> String {
-        let claims = json!({ "sub": user, "exp": unix_secs() + 3600 });
-        let claims = serde_json::from_value(claims).expect("claims");
-        common::token::mint(&common::config::Secret(SECRET.into()), &claims).expect("a good secret")
+        minted(user)
     }
 
     /// Signs in where the server has [`SECRET`].
     pub async fn sign_in(&self, user: &str) -> Client {
-        let mut client = self.open(&format!("/ws?token={}", self.minted(user))).await;
-        client.welcome(user, false).await;
-        client
+        self.door().sign_in(user).await
     }
 
     /// A metric's value; 0 when it has none yet.
@@ -173,11 +211,20 @@ pub fn unix_secs() -> u64 {
 
 /// One WebSocket.
 pub struct Client {
-    pub socket: WebSocketStream<TcpStream>,
+    pub socket: WebSocketStream<Box<dyn Wire>>,
     pub session: String,
 }
 
 impl Client {
+    /// Signs in on a connection that there is already, where the server has [`SECRET`].
+    pub async fn over(wire: Box<dyn Wire>, user: &str) -> Self {
+        let request = format!("ws://localhost/ws?token={}", minted(user));
+        let (socket, _) = client_async(request, wire).await.expect("the handshake completes");
+        let mut client = Self { socket, session: String::new() };
+        client.welcome(user, false).await;
+        client
+    }
+
     pub async fn welcome(&mut self, user: &str, resumed: bool) -> Value {
         let connected = self.next().await;
         assert_eq!(connected["type"], "connected");

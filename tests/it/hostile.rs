@@ -7,11 +7,14 @@ mod crowds;
 mod flows;
 mod forgery;
 mod garbage;
+mod insiders;
 mod member;
+mod outages;
 mod paying;
+mod protocol;
 mod relayed;
 mod scarcity;
-mod strangers;
+mod tls;
 
 use futures_util::SinkExt;
 use serde_json::json;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use tokio_rustls::TlsConnector;
 
 /// Far above anything that is waited for; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +23,8 @@ const LOOPBACK_PEERS: &str = "turn.allowed_peers=127.0.0.0/8";
 pub struct Server {
     child: Child,
     pub http: SocketAddr,
+    /// Where it serves TLS: what trusts its certificate.
+    pub tls: Option<TlsConnector>,
     pub media_port: u16,
     pub turn_port: u16,
     pub folder: Folder,
@@ -97,10 +100,15 @@ impl Server {
 
     /// In dev mode with [`SECRET`], below limits that a shell's `ulimit` sets, such as `-n 256`.
     pub fn start_limited(ulimit: &str, settings: &[&str]) -> Self {
+        Self::start_below(&["sh", "-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\"")], settings)
+    }
+
+    /// In dev mode with [`SECRET`], executed by another command, which gets the binary and its arguments at its end.
+    pub fn start_below(outer: &[&str], settings: &[&str]) -> Self {
         let (folder, media, turn) = (Folder::new(), free_port(), free_port());
-        let mut command = Command::new("sh");
+        let mut command = Command::new(outer[0]);
         command
-            .args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\"")])
+            .args(&outer[1..])
             .args([env!("CARGO_BIN_EXE_causeway"), "--dev"])
             .args(["--set", "http.listen=127.0.0.1:0", "--set", "media.workers=1"])
             .args(["--set", &format!("auth.secret={SECRET}"), "--set", LOOPBACK_PEERS])
@@ -143,7 +151,7 @@ impl Server {
         collect(child.stdout.take().expect("piped"), Arc::clone(&log));
         collect(child.stderr.take().expect("piped"), Arc::clone(&log));
         let unknown = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut server = Self { child, http: unknown, media_port, turn_port, folder, log };
+        let mut server = Self { child, http: unknown, tls: None, media_port, turn_port, folder, log };
         server.http = server.wait_for_url();
         server
     }

@@ -27,15 +27,32 @@ async fn connect(
     server: &Server,
     trusted: &CertificateDer<'static>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TcpStream::connect(server.http).await.expect("the server listens");
+    trusting(trusted).connect(name, stream).await
+}
+
+/// Trusts this certificate only.
+fn trusting(certificate: &CertificateDer<'static>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).expect("a good certificate");
+    roots.add(certificate.clone()).expect("a good certificate");
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs has them")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, server.connect().await).await
+    TlsConnector::from(Arc::new(config))
+}
+
+/// A server with a certificate of its own, which its clients trust.
+pub fn start_with(settings: &[&str]) -> Server {
+    let folder = Folder::new();
+    let certificate = write_certificate(folder.path());
+    let path = folder.path().display().to_string();
+    let (cert, key) = (format!("http.tls.cert={path}/cert.pem"), format!("http.tls.key={path}/key.pem"));
+    let mut server = Server::start_in(folder, &[&[cert.as_str(), key.as_str()], settings].concat());
+    server.tls = Some(trusting(&certificate));
+    server
 }
 
 async fn serves(server: &Server, trusted: &CertificateDer<'static>) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Every packet bears a number. What was sent in a phase and never arrived is lost, however late one waits for it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,10 @@ type Sent = (Instant, Option<Duration>);
 
 /// The packets of a flow, by number.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<Mutex<Vec<Sent>>>);
+pub struct Tally {
+    packets: Arc<Mutex<Vec<Sent>>>,
+    strays: Arc<AtomicUsize>,
+}
 
 /// What came of the packets of a phase.
 #[derive(Debug)]
@@ -40,22 +44,28 @@ pub struct Outcome {
 
 impl Tally {
     fn send(&self) -> [u8; 4] {
-        let mut packets = self.0.lock().expect("no flow panics");
+        let mut packets = self.packets.lock().expect("no flow panics");
         packets.push((Instant::now(), None));
         u32::try_from(packets.len() - 1).expect("a test is short").to_be_bytes()
     }
 
     fn arrived(&self, payload: &[u8]) {
-        let Some(number) = payload.last_chunk().map(|number| u32::from_be_bytes(*number)) else { return };
-        let mut packets = self.0.lock().expect("no flow panics");
-        if let Some((sent, delay @ None)) = packets.get_mut(number as usize) {
-            *delay = Some(sent.elapsed());
+        let mut packets = self.packets.lock().expect("no flow panics");
+        let number = payload.last_chunk().map(|number| u32::from_be_bytes(*number) as usize);
+        match number.and_then(|number| packets.get_mut(number)) {
+            Some((sent, delay @ None)) => *delay = Some(sent.elapsed()),
+            _ => drop(self.strays.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// Packets that arrived and that nobody who pays has sent, or that arrived twice.
+    pub fn strays(&self) -> usize {
+        self.strays.load(Ordering::Relaxed)
     }
 
     /// What came of the packets that were sent from `from` until `to`.
     pub fn between(&self, from: Instant, to: Instant) -> Outcome {
-        let packets = self.0.lock().expect("no flow panics");
+        let packets = self.packets.lock().expect("no flow panics");
         let phase = || packets.iter().filter(|(sent, _)| (from..to).contains(sent));
         let mut delays: Vec<Duration> = phase().filter_map(|(_, delay)| *delay).collect();
         delays.sort_unstable();

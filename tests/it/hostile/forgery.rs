@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
 use super::paying::{alone, known_secret, while_attacked};
-use crate::client::{exchange, handshake, unix_secs};
+use crate::client::{exchange, unix_secs};
 use crate::server::{SECRET, Server};
 
 /// A JWT with this header and these claims, signed with HMAC-SHA256 by `secret`, or with nothing.
@@ -71,11 +71,11 @@ async fn no_forged_token_opens_anything() {
     let server = Server::start_with(&[&known_secret()]);
     let forgeries = forgeries();
     let count = forgeries.len() as u64;
-    let (http, forged) = (server.http, forgeries.clone());
+    let (door, forged) = (server.door(), forgeries.clone());
     while_attacked(&server, 16 * 1024, async move {
         for (name, forged) in forged {
             let path = format!("/ws?token={forged}");
-            let (mut socket, _) = handshake(http, &path, &[]).await.expect("it completes");
+            let (mut socket, _) = door.handshake(&path, &[]).await.expect("it completes");
             assert_eq!(socket.closed().await, (1008, "Authentication failed".to_owned()), "{name}");
         }
     })

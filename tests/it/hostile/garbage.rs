@@ -15,10 +15,10 @@ use super::relayed::{Relayed, echo, udp};
 use crate::server::{PATIENCE, Server};
 
 /// Bytes that mean nothing; the same in each run.
-struct Noise(u64);
+pub struct Noise(pub u64);
 
 impl Noise {
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut byte = || {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 56) as u8

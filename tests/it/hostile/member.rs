@@ -4,11 +4,12 @@
 //! whole engine) and the browsers show.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::rtp_parameters::{DtlsParameters, DtlsRole, IceParameters};
 use media::connection::{Connection, ConnectionEvent, ConnectionOutput};
 use media::dtls::Identity;
+use media::feedback;
 use media::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -87,8 +88,7 @@ impl Leg {
             while leg.srtp.is_none() {
                 leg.poll().await;
                 let mut datagram = [0; 1500];
-                let received =
-                    timeout(std::time::Duration::from_millis(20), leg.socket.recv(&mut datagram)).await;
+                let received = timeout(Duration::from_millis(20), leg.socket.recv(&mut datagram)).await;
                 if let Ok(Ok(length)) = received {
                     leg.take(&mut datagram[..length]);
                 }
@@ -143,6 +143,36 @@ impl Leg {
         let length = outbound.seal_rtp(&mut slot, packet.len(), index).expect("sealed");
         slot.truncate(length);
         slot
+    }
+}
+
+impl Leg {
+    /// Seals a compound RTCP packet (RFC 3711 §3.4).
+    pub fn seal_rtcp(&mut self, compound: &[u8]) -> Vec<u8> {
+        let (_, outbound) = self.srtp.as_mut().expect("connected");
+        let mut slot = compound.to_vec();
+        slot.resize(compound.len() + OVERHEAD_MAX, 0);
+        let length = outbound.seal_rtcp(&mut slot, compound.len()).expect("sealed");
+        slot.truncate(length);
+        slot
+    }
+
+    /// How many requests for a keyframe are in what waits to be read.
+    pub async fn keyframe_requests(&mut self) -> usize {
+        let (mut datagram, mut count) = ([0; 1500], 0);
+        while let Ok(Ok(length)) = timeout(Duration::from_millis(200), self.socket.recv(&mut datagram)).await
+        {
+            let datagram = &mut datagram[..length];
+            if !media::rtp::is_rtcp(datagram) {
+                continue;
+            }
+            let (inbound, _) = self.srtp.as_mut().expect("connected");
+            let length = inbound.open_rtcp(datagram).expect("the server's opens");
+            feedback::parse(&datagram[..length], |item| {
+                count += usize::from(matches!(item, feedback::Item::KeyframeRequest { .. }));
+            });
+        }
+        count
     }
 }
 

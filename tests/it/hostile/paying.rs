@@ -146,6 +146,9 @@ pub async fn while_attacked<T: Send + 'static>(
     let outcome = attack.await.expect("the attacker reports its failures");
     let attacked = paying.phase(began, attacked).await;
     judge(&quiet, &attacked);
+    for (what, flow) in [("media", &paying.media), ("relay", &paying.relay)] {
+        assert_eq!(flow.tally.strays(), 0, "{what}: packets of somebody else arrived");
+    }
     let grown = most.saturating_sub(before);
     println!("{before} KiB of memory, grown by {grown} KiB");
     assert!(grown <= growth_kib_max, "memory grew by {grown} KiB, above {growth_kib_max} KiB");

@@ -120,4 +120,16 @@ impl Relayed {
         let [a, b, c, d] = payload;
         self.socket.send(&[high, low, 0, 4, a, b, c, d]).await.expect("loopback takes it");
     }
+
+    /// From now on in another's name.
+    pub fn pretend(&mut self, other: &Self) {
+        self.username.clone_from(&other.username);
+        self.key = other.key.clone();
+    }
+
+    pub fn refresh(&mut self, lifetime_secs: u32) -> Vec<u8> {
+        self.request(Method::REFRESH, |w| {
+            w.number(Kind::LIFETIME, lifetime_secs);
+        })
+    }
 }

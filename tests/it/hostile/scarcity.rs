@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::server::Server;
 
 /// Calls somebody and ends the call, which is then to be logged.
-async fn call(caller: &mut Client, callee: &mut Client, id: &str) {
+pub async fn call(caller: &mut Client, callee: &mut Client, id: &str) {
     caller
         .send(json!({"type": "call-initiate", "callId": id, "recipientIds": ["dave"], "callType": "audio"}))
         .await;

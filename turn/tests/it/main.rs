@@ -24,5 +24,3 @@ mod tcp_peers;
 mod tcp_relay;
 #[cfg(feature = "net")]
 mod utilities;
-#[cfg(feature = "net")]
-mod vanishing;
