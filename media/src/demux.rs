@@ -48,6 +48,16 @@ impl Demux {
         self.slots.get(&remote).copied()
     }
 
+    /// How many addresses are known.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// An address has been authenticated; it now belongs to this transport alone.
     pub fn learn(&mut self, remote: RemoteAddr, slot: usize) -> Option<usize> {
         self.slots.insert(remote, slot).filter(|old| *old != slot)

@@ -12,6 +12,7 @@ use media::sfu::{self, Sfu, SfuConfig};
 use signaling::hub::{Hub, HubConfig, IceServers};
 use turn::relay::{Relay, RelayConfig, RelayIp};
 
+use crate::clock::Clock;
 use crate::crypto;
 use crate::dice::Dice;
 use crate::epoch::UNIX_START;
@@ -30,6 +31,8 @@ pub const COMMANDS_MAX: usize = 256;
 pub const DATAGRAMS_MAX: usize = 4096;
 /// How long a call rings.
 pub const RING_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the credentials are good that the hub gives away.
+pub const CREDENTIALS: Duration = Duration::from_secs(60);
 /// How long a lost session may come back.
 pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,8 @@ pub enum ForWorker {
     Command(Command),
     /// From the network.
     Datagram(SocketAddr, Vec<u8>),
+    /// From the network, of somebody who is nobody's.
+    FromStranger(SocketAddr, Vec<u8>),
 }
 
 /// A worker and what waits for it.
@@ -55,6 +60,8 @@ pub struct Worker {
     pub stalled_until: Duration,
     /// It takes no commands until then.
     pub full_until: Duration,
+    /// Bytes that it has kept of what strangers sent.
+    pub kept_of_strangers: i64,
 }
 
 /// All cores of one server.
@@ -66,11 +73,16 @@ pub struct Node {
     pub workers: Vec<Worker>,
     /// TURN.
     pub relay: Relay,
+    /// The clock of the machine that all of them run on.
+    pub clock: Clock,
+    /// Seconds by which its wall clock has been set forward, or back.
+    pub set_by: i64,
 }
 
 impl Node {
     /// A server as the plan wants it.
-    pub fn new(plan: &Plan, start: Instant, dice: &mut Dice) -> Self {
+    pub fn new(plan: &Plan, clock: Clock, dice: &mut Dice) -> Self {
+        let start = clock.read(Duration::ZERO);
         let hub = HubConfig {
             resume_grace: GRACE,
             ring_timeout: RING_TIMEOUT,
@@ -78,7 +90,11 @@ impl Node {
             max_peers_per_room: 10,
             joins_per_minute_per_user: 10_000,
             workers: plan.workers,
-            ice: IceServers { urls: vec![], secret: Secret(vec![1]), ttl: Duration::from_secs(60) },
+            ice: IceServers {
+                urls: vec!["turn:192.0.2.1".into()],
+                secret: Secret(vec![1]),
+                ttl: CREDENTIALS,
+            },
         };
         let workers = (0..plan.workers).map(|number| {
             let address = SocketAddr::new(SERVER, MEDIA_PORT + number as u16);
@@ -88,13 +104,23 @@ impl Node {
                 waiting: VecDeque::new(),
                 stalled_until: Duration::ZERO,
                 full_until: Duration::ZERO,
+                kept_of_strangers: 0,
             }
         });
         Self {
             workers: workers.collect(),
             hub: Hub::new(hub, dice.seed(), start, UNIX_START),
             relay: Self::relay(start, UNIX_START, dice),
+            clock,
+            set_by: 0,
         }
+    }
+
+    /// What its wall clock shows, since the Unix epoch.
+    pub fn wall(&self, now: Duration) -> Duration {
+        let set_by = Duration::from_secs(self.set_by.unsigned_abs());
+        let unset = UNIX_START + self.clock.elapsed(now);
+        if self.set_by < 0 { unset - set_by } else { unset + set_by }
     }
 
     /// A relay that remembers nothing.
@@ -135,19 +161,19 @@ impl Worker {
     }
 
     /// Takes a datagram, or loses it.
-    pub fn datagram(&mut self, from: SocketAddr, data: Vec<u8>) {
+    pub fn datagram(&mut self, datagram: ForWorker) {
         if self.waiting.len() < DATAGRAMS_MAX {
-            self.waiting.push_back(ForWorker::Datagram(from, data));
+            self.waiting.push_back(datagram);
         }
     }
 
     /// Works off what waits. What it says is split into datagrams and messages for the hub.
-    pub fn run(&mut self, start: Instant, now: Duration) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<FromMedia>) {
+    pub fn run(&mut self, clock: Clock, now: Duration) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<FromMedia>) {
         let (mut datagrams, mut messages) = (Vec::new(), Vec::new());
         if now < self.stalled_until {
             return (datagrams, messages);
         }
-        let at = start + now;
+        let at = clock.read(now);
         self.sfu.handle_input(at, sfu::Input::Timeout);
         self.drain(&mut datagrams, &mut messages);
         while let Some(next) = self.waiting.pop_front() {
@@ -156,6 +182,14 @@ impl Worker {
                 ForWorker::Datagram(addr, mut data) => {
                     let source = RemoteAddr { via: Via::Udp, addr };
                     self.sfu.handle_input(at, sfu::Input::Datagram { source, data: &mut data });
+                }
+                ForWorker::FromStranger(addr, mut data) => {
+                    let source = RemoteAddr { via: Via::Udp, addr };
+                    let sfu = &mut self.sfu;
+                    let kept = allocation_counter::measure(|| {
+                        sfu.handle_input(at, sfu::Input::Datagram { source, data: &mut data });
+                    });
+                    self.kept_of_strangers += kept.bytes_current;
                 }
             }
             self.drain(&mut datagrams, &mut messages);
@@ -177,9 +211,9 @@ impl Worker {
     }
 
     /// When it wants to run again.
-    pub fn deadline(&mut self, start: Instant) -> Duration {
+    pub fn deadline(&mut self, clock: Clock) -> Duration {
         let due = match self.sfu.poll_output() {
-            sfu::Output::Timeout(at) => at.map_or(Duration::MAX, |at| at.saturating_duration_since(start)),
+            sfu::Output::Timeout(at) => at.map_or(Duration::MAX, |at| clock.due(at)),
             _ => Duration::ZERO,
         };
         let due = if self.waiting.is_empty() { due } else { Duration::ZERO };

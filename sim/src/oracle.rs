@@ -176,22 +176,26 @@ impl Permissions {
     }
 }
 
+/// What 500 ppm make of a run, generously.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
 /// `call-log`: every call that began has exactly one record when it is over.
 #[derive(Debug, Default)]
 pub struct CallLog {
-    begun: BTreeSet<String>,
+    /// When, by the steady clock and by the wall's.
+    begun: BTreeMap<String, (Duration, Duration)>,
     records: BTreeMap<String, u32>,
     record_ids: BTreeSet<String>,
 }
 
 impl CallLog {
     /// The hub has let somebody ring.
-    pub fn begun(&mut self, call: &str) {
-        self.begun.insert(call.to_owned());
+    pub fn begun(&mut self, call: &str, now: Duration, wall: Duration) {
+        self.begun.entry(call.to_owned()).or_insert((now, wall));
     }
 
     /// A record was written.
-    pub fn written(&mut self, record: &CallRecord) -> Verdict {
+    pub fn written(&mut self, now: Duration, record: &CallRecord) -> Verdict {
         *self.records.entry(record.call_id.as_str().to_owned()).or_default() += 1;
         if !self.record_ids.insert(record.record_id.clone()) {
             return broken("call-log", format!("record {} was written twice", record.record_id));
@@ -199,6 +203,16 @@ impl CallLog {
         let lasted = record.ended_at.saturating_sub(record.started_at);
         if record.answered_at.is_none() && lasted > RING_TIMEOUT + Duration::from_secs(1) {
             return broken("call-log", format!("call {} rang for {lasted:?}", record.call_id));
+        }
+        if let Some((began, wall)) = self.begun.get(record.call_id.as_str()) {
+            let steady = now.saturating_sub(*began);
+            if steady.abs_diff(lasted) > TOLERANCE || wall.abs_diff(record.started_at) > TOLERANCE {
+                let (started, id) = (record.started_at, &record.call_id);
+                return broken(
+                    "wall",
+                    format!("{id} began at {wall:?} for {steady:?}, not at {started:?} for {lasted:?}"),
+                );
+            }
         }
         if record.ended_at < record.started_at {
             return broken("call-log", format!("call {} ended before it began", record.call_id));
@@ -208,7 +222,7 @@ impl CallLog {
 
     /// All calls are over.
     pub fn complete(&self) -> Verdict {
-        for call in &self.begun {
+        for call in self.begun.keys() {
             match self.records.get(call) {
                 Some(1) => {}
                 count => {
@@ -216,7 +230,7 @@ impl CallLog {
                 }
             }
         }
-        match self.records.keys().find(|call| !self.begun.contains(*call)) {
+        match self.records.keys().find(|call| !self.begun.contains_key(*call)) {
             Some(call) => broken("call-log", format!("call {call} was recorded and never began")),
             None => Ok(()),
         }

@@ -56,11 +56,17 @@ pub enum Kind {
     Crash,
     /// The server drains while everybody is still there.
     Drain,
+    /// Machines' clocks run fast or slow, and show a wrong time.
+    Skew,
+    /// The server's wall clock is set.
+    SetClock,
+    /// A worker stands still with full queues.
+    StallFull,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -85,6 +91,9 @@ impl Kind {
         Self::IceRestart,
         Self::Crash,
         Self::Drain,
+        Self::Skew,
+        Self::SetClock,
+        Self::StallFull,
     ];
 
     /// By its name, as printed.
@@ -92,6 +101,9 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(name))
     }
 }
+
+/// So many kinds share one stream of chance; each that came later has its own, so that it changes no seed's others.
+const FIRST_KINDS: usize = 24;
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -119,7 +131,11 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "plan");
         let people = 2 + dice.below(4) as u16;
-        let kinds = Kind::ALL.into_iter().filter(|_| dice.chance(0.25)).collect();
+        let mut kinds: Vec<Kind> =
+            Kind::ALL[..FIRST_KINDS].iter().copied().filter(|_| dice.chance(0.25)).collect();
+        kinds.extend(
+            Kind::ALL[FIRST_KINDS..].iter().filter(|kind| Dice::new(seed, &format!("{kind:?}")).chance(0.25)),
+        );
         Self {
             seed,
             people,

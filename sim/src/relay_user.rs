@@ -11,6 +11,7 @@ use turn::stun::integrity::Key;
 use turn::stun::{Message, Writer};
 
 use crate::dice::Dice;
+use crate::epoch::UNIX_START;
 
 /// The relay's realm.
 pub const REALM: &str = "sim";
@@ -51,6 +52,9 @@ pub struct RelayUser {
     next_at: Duration,
     permitted_at: Duration,
     refreshed_at: Duration,
+    /// When the credentials end, since the Unix epoch.
+    pub expires: u64,
+    name: String,
     username: String,
     key: Key,
     nonce: Vec<u8>,
@@ -58,6 +62,8 @@ pub struct RelayUser {
     next_id: u64,
 }
 
+/// How long an application's credentials are good.
+pub const CREDENTIALS_SECS: u64 = 3600;
 const CHANNEL: u16 = 0x4001;
 /// Packets into an allocation that is gone are dropped in silence; only a request tells.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
@@ -86,6 +92,8 @@ impl RelayUser {
             next_at: Duration::ZERO,
             permitted_at: Duration::ZERO,
             refreshed_at: Duration::ZERO,
+            expires: expires_unix,
+            name: name.to_owned(),
             username,
             key,
             nonce: Vec::new(),
@@ -113,6 +121,22 @@ impl RelayUser {
         }
         writer.fingerprint();
         writer.finish()
+    }
+
+    /// Allocates anew from another port.
+    pub fn begin_again(&mut self, now: Duration) {
+        self.address.set_port(self.address.port() + 1);
+        self.relayed = None;
+        self.permitted = false;
+        self.next_at = now;
+    }
+
+    /// New credentials of an application whose own clock is right.
+    fn renew(&mut self, now: Duration) {
+        self.expires = (UNIX_START + now).as_secs() + CREDENTIALS_SECS;
+        let (username, password) = turn_credentials::mint(&secret(), &self.name, self.expires);
+        self.key = Key::long_term(&username, REALM, password.as_bytes());
+        self.username = username;
     }
 
     /// When it wants to be polled.
@@ -215,8 +239,13 @@ impl RelayUser {
         });
         match code {
             401 | 438 => {
+                let refused = code == 401 && !self.nonce.is_empty();
                 self.nonce = message.attribute(Kind::NONCE).map(<[u8]>::to_vec).unwrap_or_default();
                 self.next_at = now;
+                if refused {
+                    self.renew(now);
+                    self.next_at = now + Duration::from_millis(300);
+                }
             }
             // There is an allocation whose announcement was lost: it is left to expire (RFC 8656 §7.4).
             437 if method == Method::ALLOCATE => self.address.set_port(self.address.port() + 1),

@@ -24,6 +24,12 @@ pub enum Deed {
     Rebind { person: u16 },
     /// A worker stands still.
     Stall { worker: usize, time: Duration },
+    /// A worker stands still, and all its queues are full.
+    StallFull { worker: usize, time: Duration },
+    /// The wall clock is set, so many seconds from what is right.
+    SetClock { by: i64 },
+    /// The relay's people allocate anew.
+    AllocateAgain,
     /// A worker takes no commands.
     Full { worker: usize, time: Duration },
     /// Strangers send so many datagrams.
@@ -120,6 +126,14 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
     some(Kind::IceRestart, 6, dice, &|dice| Deed::RestartIce { person: person(dice) });
     some(Kind::Crash, 2, dice, &|dice| Deed::Crash { worker: dice.below(8) });
     some(Kind::RelayRestart, 2, dice, &|_| Deed::RestartRelay);
+    some(Kind::StallFull, 2, dice, &|dice| Deed::StallFull {
+        worker: dice.below(8),
+        time: seconds(2.0, 6.0, dice),
+    });
+    some(Kind::SetClock, 4, dice, &|dice| Deed::SetClock {
+        by: *dice.pick(&[-1_000_000_000, -86_400, -30, 30, 7200, 86_400, 1_000_000_000]),
+    });
+    some(Kind::SetClock, 6, dice, &|_| Deed::AllocateAgain);
     if plan.has(Kind::Drain) {
         // What was mended before must go on: rooms and calls that run are not touched by a drain.
         deeds.push((dice.between(JUDGED - Duration::from_secs(1), PARTING), Deed::Drain));
@@ -149,6 +163,9 @@ pub fn perform(world: &mut World, deed: Deed) {
             }
         }
         Deed::Stall { worker, time } => world.stall(worker, time),
+        Deed::StallFull { worker, time } => world.stall_and_flood(worker, time),
+        Deed::SetClock { by } => world.set_wall_clock(by),
+        Deed::AllocateAgain => world.allocate_again(),
         Deed::Full { worker, time } => world.fill_queue(worker, time),
         Deed::Attack { datagrams } => attack(world, datagrams),
         Deed::Leave { person } => {

@@ -4,6 +4,7 @@
 //! must heal, everybody must then be seen and heard, and everybody leaves, after which nothing may be left.
 
 mod relaying;
+mod time;
 mod verdicts;
 
 use std::cmp::Reverse;
@@ -24,13 +25,14 @@ use crate::epoch::{self, UNIX_START};
 use crate::far_end::Happened;
 use crate::link::{Link, Weather};
 use crate::nat::{Dependence, Nat};
-use crate::node::{Node, SERVER, TURN};
+use crate::node::{ForWorker, Node, SERVER, TURN};
 use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation, broken};
 use crate::pcap::Captured;
 use crate::person::Person;
 use crate::plan::{Kind, Plan};
-use crate::relay_user::{RelayUser, Way};
+use crate::relay_user::{CREDENTIALS_SECS, RelayUser, Way};
 use crate::trouble::{self, Deed};
+use time::skewed;
 
 /// When trouble begins.
 pub const TROUBLE: Duration = Duration::from_secs(5);
@@ -140,6 +142,8 @@ pub struct World {
     rung: BTreeMap<String, (u16, u16)>,
     summary: Summary,
     digester: Digester,
+    /// Bytes that the relay has kept of what strangers sent.
+    kept_of_strangers: i64,
     broken: Option<Violation>,
 }
 
@@ -149,7 +153,12 @@ impl World {
         let start = epoch::origin();
         crypto::seed(plan.seed);
         let mut dice = Dice::new(plan.seed, "world");
-        let node = Node::new(&plan, start, &mut dice);
+        let node_clock = if plan.has(Kind::Skew) {
+            skewed(start, &mut Dice::new(plan.seed, "node clock"))
+        } else {
+            Clock::new(start)
+        };
+        let node = Node::new(&plan, node_clock, &mut dice);
         let mut world = Self {
             start,
             now: Duration::ZERO,
@@ -174,6 +183,7 @@ impl World {
             rung: BTreeMap::new(),
             summary: Summary::default(),
             digester: Digester::default(),
+            kept_of_strangers: 0,
             broken: None,
             dice,
             plan,
@@ -192,7 +202,17 @@ impl World {
                 Nat::new(outside, mapping, filtering, Duration::from_secs(30))
             });
             let ip = if behind { IpAddr::V4(Ipv4Addr::new(10, 0, id as u8, 2)) } else { outside };
-            let mut person = Person::new(id, id % self.plan.rooms, ip, nat, Clock::new(self.start));
+            let mut person = Person::new(
+                id,
+                id % self.plan.rooms,
+                ip,
+                nat,
+                if self.plan.has(Kind::Skew) {
+                    skewed(self.start, &mut Dice::new(self.plan.seed, &format!("clock {id}")))
+                } else {
+                    Clock::new(self.start)
+                },
+            );
             person.wraps = self.plan.has(Kind::Wrap);
             self.people.push(person);
             let at = self.dice.between(Duration::ZERO, Duration::from_secs(1));
@@ -202,7 +222,7 @@ impl World {
             let address = SocketAddr::from(([203, 0, 114, id as u8 + 1], 4000));
             let peer = SocketAddr::from(([8, 8, 4, id as u8 + 1], 7000));
             let way = if self.dice.chance(0.5) { Way::Channel } else { Way::Indication };
-            let expires = UNIX_START.as_secs() + 3600;
+            let expires = UNIX_START.as_secs() + CREDENTIALS_SECS;
             let name = format!("r{id}");
             self.relay_users.push(RelayUser::new(&name, address, peer, way, expires, &mut self.dice));
         }
@@ -315,7 +335,7 @@ impl World {
     fn rest(&mut self) {
         self.hub(hub::Input::Timeout);
         for worker in 0..self.node.workers.len() {
-            if self.node.workers[worker].deadline(self.start) <= self.now {
+            if self.node.workers[worker].deadline(self.node.clock) <= self.now {
                 self.run_worker(worker);
             }
         }
@@ -325,15 +345,15 @@ impl World {
         }
         self.poll_relay_users();
         let hub = match self.node.hub.poll_output() {
-            hub::Output::Timeout(due) => due.map(|due| due.saturating_duration_since(self.start)),
+            hub::Output::Timeout(due) => due.map(|due| self.node.clock.due(due)),
             _ => Some(self.now),
         };
         let relay = match self.node.relay.poll_output() {
-            relay_core::Output::Timeout(due) => due.saturating_duration_since(self.start),
+            relay_core::Output::Timeout(due) => self.node.clock.due(due),
             _ => self.now,
         };
-        let start = self.start;
-        let workers = self.node.workers.iter_mut().map(|worker| worker.deadline(start)).min();
+        let clock = self.node.clock;
+        let workers = self.node.workers.iter_mut().map(|worker| worker.deadline(clock)).min();
         let people = self.people.iter().map(Person::deadline).min();
         let users = self.relay_users.iter().map(RelayUser::deadline).min();
         let due = [hub, workers, people, users, Some(relay)].into_iter().flatten().min();
@@ -375,7 +395,7 @@ impl World {
     }
 
     fn hub(&mut self, input: hub::Input) {
-        let at = self.start + self.now;
+        let at = self.node.clock.read(self.now);
         self.node.hub.handle_input(at, input);
         loop {
             match self.node.hub.poll_output() {
@@ -386,6 +406,8 @@ impl World {
                     }
                     match serde_json::from_str(&text) {
                         Ok(message) => {
+                            let verdict = self.credentials_are_timely(&message);
+                            self.judge(verdict);
                             let due = self.now + SIGNALING_DELAY;
                             self.at(due, Event::Down { conn: conn.0, message });
                         }
@@ -417,7 +439,7 @@ impl World {
                 }
                 hub::Output::Log(record) => {
                     self.summary.calls += 1;
-                    let verdict = self.call_log.written(&record);
+                    let verdict = self.call_log.written(self.now, &record);
                     self.judge(verdict);
                 }
                 hub::Output::Admin { .. } => {}
@@ -431,7 +453,7 @@ impl World {
             && let Some(call) = message["callId"].as_str()
             && self.conns.contains_key(&conn)
         {
-            self.call_log.begun(call);
+            self.call_log.begun(call, self.now, self.node.wall(self.now));
         }
     }
 
@@ -461,12 +483,14 @@ impl World {
     // --- media ---
 
     fn run_worker(&mut self, index: usize) {
-        let (datagrams, messages) = self.node.workers[index].run(self.start, self.now);
+        let (datagrams, messages) = self.node.workers[index].run(self.node.clock, self.now);
         let from = self.node.workers[index].address;
         let bytes: usize = datagrams.iter().map(|(_, data)| data.len()).sum();
         if bytes > OUTBOX_BYTES_MAX {
             self.judge(broken("bounds", format!("worker {index} had {bytes} bytes to send at once")));
         }
+        let kept = self.node.workers[index].kept_of_strangers;
+        self.nothing_grows("the SFU", kept);
         for (to, data) in datagrams {
             let verdict = self.nonces.sent(self.far_end_at(to), &data);
             self.judge(verdict);
@@ -524,8 +548,13 @@ impl World {
     }
 
     fn reaches_server(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
+        let stranger = self.owner(from).is_none();
         if let Some(worker) = self.node.workers.iter_mut().find(|worker| worker.address == to) {
-            worker.datagram(from, data);
+            worker.datagram(if stranger {
+                ForWorker::FromStranger(from, data)
+            } else {
+                ForWorker::Datagram(from, data)
+            });
         } else if to == TURN {
             let client =
                 relay_core::ClientAddr { transport: relay_core::Transport::Udp, remote: from, local: to };
@@ -613,7 +642,8 @@ impl World {
 
     pub(crate) fn crash(&mut self, worker: usize) {
         let worker = worker % self.node.workers.len();
-        self.node.workers[worker].crash(self.start + self.now, UNIX_START + self.now, &mut self.dice);
+        let (at, wall) = (self.node.clock.read(self.now), self.node.wall(self.now));
+        self.node.workers[worker].crash(at, wall, &mut self.dice);
         let due = self.now + HOP;
         self.at(due, Event::FromMedia { worker, message: FromMedia::Lost });
     }
@@ -626,7 +656,8 @@ impl World {
         for port in std::mem::take(&mut self.bound_ports) {
             self.permissions.closed(port);
         }
-        self.node.relay = Node::relay(self.start + self.now, UNIX_START + self.now, &mut self.dice);
+        let (at, wall) = (self.node.clock.read(self.now), self.node.wall(self.now));
+        self.node.relay = Node::relay(at, wall, &mut self.dice);
     }
 
     pub(crate) fn media_addresses(&self) -> Vec<SocketAddr> {
@@ -635,6 +666,7 @@ impl World {
 
     fn heal(&mut self) {
         self.note(|| "all is mended".into());
+        self.set_wall_clock(0);
         for link in self.links.iter_mut().flatten() {
             link.weather = Weather::default();
         }

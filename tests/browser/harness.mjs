@@ -150,11 +150,11 @@ export function launchFirefox() {
  * What the tests of a file share: a server, the test bed and browsers, given to `ready` before the first test and ended after
  * the last, whatever became of it.
  */
-export function setUp(ready, { firefox = false, skip = false } = {}) {
+export function setUp(ready, { firefox = false, skip = false, settings = {}, chromiumArgs = [] } = {}) {
   if (skip) return;
   let all;
   before(async () => {
-    const starting = { server: startServer(), bed: startTestbed(), chromium: launchChromium(), ...(firefox ? { firefox: launchFirefox() } : {}) };
+    const starting = { server: startServer(settings), bed: startTestbed(), chromium: launchChromium(chromiumArgs), ...(firefox ? { firefox: launchFirefox() } : {}) };
     all = Object.fromEntries(await Promise.all(Object.entries(starting).map(async ([name, it]) => [name, await it])));
     ready(all);
   });

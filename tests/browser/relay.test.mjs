@@ -1,13 +1,30 @@
-// Calls that a firewall blocks: `iceTransportPolicy: "relay"` over TURN/UDP and TURN/TCP, to a peer and to the SFU.
+// Calls that a firewall blocks: `iceTransportPolicy: "relay"` over TURN/UDP, TURN/TCP and TURN/TLS, to a peer and to the SFU.
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate, createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import { after, test } from 'node:test';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { openPage, setUp, until } from './harness.mjs';
+import { freePort, openPage, setUp, until } from './harness.mjs';
 
 const stock = path.join(path.dirname(fileURLToPath(import.meta.url)), 'stock.js');
 let server, bed, chromium;
-setUp((ready) => ({ server, bed, chromium } = ready));
+
+// A certificate for TURN/TLS that only this Chromium trusts, by the hash of its key.
+const folder = mkdtempSync(path.join(os.tmpdir(), 'causeway-tls-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+const [cert, key] = ['cert.pem', 'key.pem'].map((name) => path.join(folder, name));
+execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2',
+  '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert], { stdio: 'ignore' });
+const spki = new X509Certificate(readFileSync(cert)).publicKey.export({ type: 'spki', format: 'der' });
+const trusted = createHash('sha256').update(spki).digest('base64');
+
+setUp((ready) => ({ server, bed, chromium } = ready), {
+  settings: { 'turn.tls.cert': cert, 'turn.tls.key': key, 'turn.tls_listen': `127.0.0.1:${await freePort()}` },
+  chromiumArgs: [`--ignore-certificate-errors-spki-list=${trusted}`],
+});
 
 async function connected(user) {
   const page = await openPage(chromium, bed.url);
@@ -20,7 +37,7 @@ async function connected(user) {
 }
 const close = (...pages) => Promise.all(pages.map((page) => page.browserContext().close()));
 
-for (const transport of ['udp', 'tcp']) {
+for (const transport of ['udp', 'tcp', 'tls']) {
   test(`to the SFU over TURN/${transport}`, async () => {
     const pages = [await connected('ann'), await connected('bob')];
     for (const page of pages) {
@@ -48,9 +65,9 @@ for (const transport of ['udp', 'tcp']) {
     const [ann, bob] = [await connected('ann'), await connected('bob')];
     const servers = await Promise.all([ann, bob].map((page) => page.evaluate(() => peer.connected.iceServers)));
     await bob.browserContext().close();
-    await ann.evaluate(async (servers, transport) => {
+    await ann.evaluate(async (servers, scheme, over) => {
       const only = (list) => list
-        .map((s) => ({ ...s, urls: [].concat(s.urls).filter((u) => u.startsWith('turn') && u.includes(`transport=${transport}`)) }))
+        .map((s) => ({ ...s, urls: [].concat(s.urls).filter((u) => u.startsWith(scheme) && u.includes(`transport=${over}`)) }))
         .filter((s) => s.urls.length);
       const [a, b] = servers.map((s) => new RTCPeerConnection({ iceServers: only(s), iceTransportPolicy: 'relay' }));
       a.onicecandidate = (e) => e.candidate && b.addIceCandidate(e.candidate);
@@ -69,7 +86,7 @@ for (const transport of ['udp', 'tcp']) {
       await b.setLocalDescription();
       await a.setRemoteDescription(b.localDescription);
       window.pair = [a, b];
-    }, servers, transport);
+    }, servers, ...(transport === 'tls' ? ['turns:', 'tcp'] : ['turn:', transport]));
     await until('frames and audio through the relay', () => ann.evaluate(async () => {
       const reports = [...(await pair[1].getStats()).values()];
       return reports.some((r) => r.framesDecoded > 20) && reports.some((r) => r.totalAudioEnergy > 0);

@@ -86,8 +86,9 @@
       const options = { ...info };
       if (this.iceTransportPolicy) options.iceTransportPolicy = this.iceTransportPolicy;
       if (this.onlyTransport) {
+        const [scheme, over] = this.onlyTransport === 'tls' ? ['turns:', 'tcp'] : ['turn:', this.onlyTransport];
         options.iceServers = (info.iceServers ?? [])
-          .map((s) => ({ ...s, urls: [].concat(s.urls).filter((u) => u.startsWith('turn') && u.includes(`transport=${this.onlyTransport}`)) }))
+          .map((s) => ({ ...s, urls: [].concat(s.urls).filter((u) => u.startsWith(scheme) && u.includes(`transport=${over}`)) }))
           .filter((s) => s.urls.length);
       }
       const transport = direction === 'send' ? this.device.createSendTransport(options) : this.device.createRecvTransport(options);

@@ -14,6 +14,7 @@ mod paying;
 mod protocol;
 mod relayed;
 mod scarcity;
+mod strangers;
 mod tls;
 
 use futures_util::SinkExt;

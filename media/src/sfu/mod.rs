@@ -196,6 +196,20 @@ impl Sfu {
         self.transports.len()
     }
 
+    /// Everything that is kept for somebody, by name: all of it 0 when nobody is there.
+    pub fn held(&self) -> [(&'static str, usize); 8] {
+        [
+            ("rooms", self.rooms.len()),
+            ("transports", self.transports.len()),
+            ("producers", self.producers.len()),
+            ("consumers", self.consumers.len()),
+            ("data producers", self.data_producers.len()),
+            ("data consumers", self.data_consumers.len()),
+            ("addresses", self.demux.len()),
+            ("timers", self.timers.len()),
+        ]
+    }
+
     /// Wall-clock time.
     fn unix_time(&self, now: Instant) -> Duration {
         self.unix_start + now.saturating_duration_since(self.start)

@@ -25,6 +25,11 @@ impl Timers {
         new
     }
 
+    /// How many deadlines stand.
+    pub(super) fn len(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// Forgets a deadline.
     pub(super) fn disarm(&mut self, slot: usize, old: Option<Instant>) {
         if let Some(old) = old {

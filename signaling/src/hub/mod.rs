@@ -166,6 +166,22 @@ impl Hub {
         }
     }
 
+    /// Everything that is kept for somebody, by name: all of it 0 when nobody is there. Who joined within the last minute
+    /// is remembered beside it, until the next one joins.
+    pub fn held(&self) -> [(&'static str, usize); 9] {
+        [
+            ("connections", self.conns.len()),
+            ("sessions", self.sessions.len()),
+            ("users", self.by_user.len()),
+            ("calls", self.calls.len()),
+            ("messages to calls that have not begun", self.held.len()),
+            ("rooms", self.rooms.len()),
+            ("requests", self.pending.len()),
+            ("commands held back", self.backlog.len()),
+            ("timers", self.timers.len()),
+        ]
+    }
+
     /// What was refused since the start.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals

@@ -17,7 +17,7 @@ impl World {
     }
 
     pub(super) fn relay_with(&mut self, input: relay_core::Input<'_>, data: &[u8]) {
-        let at = self.start + self.now;
+        let at = self.node.clock.read(self.now);
         let relayed_by = match input {
             relay_core::Input::FromPeer { relayed, peer, .. } => Some((relayed, peer)),
             _ => None,
@@ -29,13 +29,24 @@ impl World {
             _ => false,
         };
         let allocations = self.node.relay.allocations();
-        self.node.relay.handle_input(at, input);
-        let mut outputs = VecDeque::new();
-        loop {
-            match self.node.relay.poll_output() {
-                relay_core::Output::Timeout(_) => break,
-                output => outputs.push_back(output),
+        let mut outputs = VecDeque::with_capacity(64);
+        let relay = &mut self.node.relay;
+        let kept = allocation_counter::measure(|| {
+            relay.handle_input(at, input);
+            loop {
+                match relay.poll_output() {
+                    relay_core::Output::Timeout(_) => break,
+                    output => outputs.push_back(output),
+                }
             }
+        });
+        if stranger {
+            let answers = outputs.iter().map(|output| match output {
+                relay_core::Output::Reply { data, .. } => data.capacity() as i64,
+                _ => 0,
+            });
+            self.kept_of_strangers += kept.bytes_current - answers.sum::<i64>();
+            self.nothing_grows("the relay", self.kept_of_strangers);
         }
         if stranger && self.node.relay.allocations() > allocations {
             self.judge(broken("stranger", "somebody without a password was given an allocation"));
@@ -81,13 +92,22 @@ impl World {
         use turn::stun::header::{Class, Method};
         let Some(user) = self.relay_users.iter().find(|user| user.address == client.remote) else { return };
         let Ok(message) = turn::stun::Message::parse(answer) else { return };
+        let wall = self.node.wall(self.now).as_secs();
+        if message.class() == Class::Success && message.method() == Method::ALLOCATE && user.expires < wall {
+            let late = wall - user.expires;
+            self.judge(broken(
+                "expired",
+                format!("{} allocates {late} s after its credentials", client.remote),
+            ));
+            return;
+        }
         let grants = [Method::CREATE_PERMISSION, Method::CHANNEL_BIND].contains(&message.method());
         if message.class() == Class::Success
             && grants
             && let Some(relayed) = user.relayed
         {
             let port = relay_core::RelayedAddr::udp(relayed);
-            self.permissions.granted(self.now, port, user.peer.ip());
+            self.permissions.granted(self.node.clock.elapsed(self.now), port, user.peer.ip());
         }
     }
 
@@ -99,13 +119,13 @@ impl World {
     ) {
         match to {
             relay_core::Destination::Peer { from, peer } => {
-                let verdict = self.permissions.passed(self.now, from, peer.ip());
+                let verdict = self.permissions.passed(self.node.clock.elapsed(self.now), from, peer.ip());
                 self.judge(verdict);
                 self.send_down(SocketAddr::new(SERVER, from.port), peer, payload.to_vec());
             }
             relay_core::Destination::Client { client, prefix, padding } => {
                 if let Some((port, peer)) = from_peer {
-                    let verdict = self.permissions.passed(self.now, port, peer.ip());
+                    let verdict = self.permissions.passed(self.node.clock.elapsed(self.now), port, peer.ip());
                     self.judge(verdict);
                 }
                 let mut data = prefix.to_vec();

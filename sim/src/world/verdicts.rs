@@ -106,19 +106,21 @@ impl World {
 
     pub(super) fn nothing_is_left(&self) -> Verdict {
         debug_assert!(END - PARTING > GRACE);
-        let stats = self.node.hub.stats();
-        if (stats.sessions, stats.calls, stats.rooms, stats.requests, stats.held_back) != (0, 0, 0, 0, 0) {
-            return broken("leftovers", format!("the hub still has {stats:?}"));
+        let mut held = vec![("the hub".to_owned(), self.node.hub.held().to_vec())];
+        held.push(("the relay".into(), self.node.relay.held().to_vec()));
+        for (number, worker) in self.node.workers.iter().enumerate() {
+            held.push((format!("worker {number}"), worker.sfu.held().to_vec()));
         }
-        for (index, worker) in self.node.workers.iter().enumerate() {
-            let left = worker.sfu.transport_count();
-            if left != 0 {
-                return broken("leftovers", format!("worker {index} still has {left} transports"));
+        for (who, what) in held {
+            if let Some((what, count)) = what.iter().find(|(_, count)| *count != 0) {
+                return broken("leftovers", format!("{who} still has {count} {what}"));
             }
         }
-        let allocations = self.node.relay.allocations();
-        if allocations != 0 || !self.bound_ports.is_empty() {
-            return broken("leftovers", format!("the relay still has {allocations} allocations"));
+        if !self.bound_ports.is_empty() {
+            return broken(
+                "leftovers",
+                format!("sockets of the relay are still open: {:?}", self.bound_ports),
+            );
         }
         self.call_log.complete()
     }

@@ -35,11 +35,6 @@ impl Transport {
         matches!(self, Self::Tcp(_) | Self::Tls(_))
     }
 
-    /// Whether nobody on the way can read or change what is said.
-    pub fn is_secure(self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Dtls)
-    }
-
     /// The label of metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -180,6 +180,20 @@ impl Relay {
         self.auth.set_credentials(credentials);
     }
 
+    /// Everything that is kept for somebody, by name: all of it 0 when nobody is there.
+    pub fn held(&self) -> [(&'static str, usize); 8] {
+        [
+            ("allocations", self.allocations.len()),
+            ("clients", self.by_client.len()),
+            ("relayed addresses", self.by_relayed.len()),
+            ("routes", self.routes.len()),
+            ("reservations", self.reservations.len()),
+            ("connections to peers", self.connections.len()),
+            ("users", self.per_user.len()),
+            ("timers", self.expiries.len()),
+        ]
+    }
+
     /// Whether it is time for [`Input::WallClock`] again.
     pub fn wall_clock_is_old(&self, now: Instant) -> bool {
         self.wall.is_old(now)

@@ -39,6 +39,13 @@ fn start() -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
 }
 
 pub fn start_with(change: impl FnOnce(&mut Settings)) -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
+    let mut settings = settings();
+    change(&mut settings);
+    start_settings(&settings, Gate::new(64, 64, true))
+}
+
+/// Relays on loopback, which is allowed as a peer.
+pub fn settings() -> Settings {
     let relay = RelayConfig {
         realm: REALM.into(),
         credentials: Credentials::of_secret(secret()),
@@ -47,13 +54,17 @@ pub fn start_with(change: impl FnOnce(&mut Settings)) -> (TurnHandle, mpsc::Rece
         allowed_peers: vec!["127.0.0.0/8".parse().expect("a net")],
         ..RelayConfig::default()
     };
-    let mut settings = Settings { listen: vec![addr("127.0.0.1:0")], relay, ..Settings::default() };
-    change(&mut settings);
+    Settings { listen: vec![addr("127.0.0.1:0")], relay, ..Settings::default() }
+}
+
+pub fn start_settings(
+    settings: &Settings,
+    gate: Arc<Gate>,
+) -> (TurnHandle, mpsc::Receiver<Delivered>, Registry) {
     let (sender, media) = mpsc::channel();
     let registry = Registry::new();
     let media_sink = Arc::new(Media(sender));
-    let gate = Gate::new(64, 64, true);
-    let handle = turn::net::start(&settings, gate, vec![addr(MEDIA)], media_sink, &registry);
+    let handle = turn::net::start(settings, gate, vec![addr(MEDIA)], media_sink, &registry);
     (handle.expect("it starts"), media, registry)
 }
 
@@ -77,7 +88,7 @@ pub trait Link {
     }
 }
 
-fn udp_socket() -> UdpSocket {
+pub fn udp_socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     socket.set_read_timeout(Some(PATIENCE)).expect("set");
     socket

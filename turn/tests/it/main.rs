@@ -24,3 +24,5 @@ mod tcp_peers;
 mod tcp_relay;
 #[cfg(feature = "net")]
 mod utilities;
+#[cfg(feature = "net")]
+mod vanishing;

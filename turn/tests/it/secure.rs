@@ -42,7 +42,7 @@ impl Pem {
     }
 
     /// Trusts this certificate only.
-    fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+    pub fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.files().cert).expect("a certificate")).expect("taken");
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -61,7 +61,7 @@ impl Drop for Pem {
     }
 }
 
-fn with_tls(pem: &Pem) -> impl FnOnce(&mut Settings) {
+pub fn with_tls(pem: &Pem) -> impl FnOnce(&mut Settings) {
     let files = pem.files();
     move |settings| {
         settings.tls = Some(files);
@@ -69,7 +69,7 @@ fn with_tls(pem: &Pem) -> impl FnOnce(&mut Settings) {
     }
 }
 
-fn secure(
+pub fn secure(
     to: SocketAddr,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
