@@ -1,8 +1,11 @@
 //! A client's peer connection: str0m's whole engine (its ICE, DTLS and SRTP, none of ours) at the far end of one transport.
 //!
-//! Frames carry a [`Tag`] that says whose they are and which, so that whoever receives one can be asked whether it should.
+//! `sending` is what it publishes, `receiving` what it makes of what others do. Frames carry a [`Tag`] that says whose they
+//! are and which, so that whoever receives one can be asked whether it should.
 
-use std::collections::BTreeMap;
+mod receiving;
+mod sending;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,98 +15,33 @@ use str0m::format::{Codec, FormatParams};
 use str0m::ice::IceCreds;
 use str0m::media::{Frequency, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{DatagramRecv, Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionMap, RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::{Extension, ExtensionMap, RtpWrite};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
 use crate::clock::Clock;
 use crate::crypto;
 
-const MAGIC: &[u8; 4] = b"cwsm";
+pub use receiving::{Received, Subscription};
+use sending::Encoding;
+pub use sending::{Publication, Tag};
+
+/// By the ends of their URIs: what publishers write.
+const KNOWN_EXTENSIONS: [&str; 5] = [
+    "sdes:mid",
+    "sdes:rtp-stream-id",
+    "sdes:repaired-rtp-stream-id",
+    "abs-send-time",
+    "transport-wide-cc-extensions-01",
+];
 /// DTLS waits longer from one try to the next: on a path that has just been mended, a new transport is quicker.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(4);
-/// Bytes of a [`Tag`] on the wire.
-pub const TAG_BYTES: usize = 4 + 2 + 2 + 4 + 8;
-
-/// What a packet says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tag {
-    /// The room it was published in.
-    pub room: u16,
-    /// Who published it.
-    pub person: u16,
-    /// Which of the publisher's streams, never used twice.
-    pub stream: u32,
-    /// The packet's number in its stream, without gaps.
-    pub number: u64,
-}
-
-impl Tag {
-    /// As it is put into a payload.
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.room.to_be_bytes());
-        bytes.extend(self.person.to_be_bytes());
-        bytes.extend(self.stream.to_be_bytes());
-        bytes.extend(self.number.to_be_bytes());
-        bytes
-    }
-
-    /// Read from the end of a payload.
-    pub fn parse(payload: &[u8]) -> Option<Self> {
-        let tag = payload.get(payload.len().checked_sub(TAG_BYTES)?..)?;
-        let (magic, rest) = tag.split_first_chunk::<4>()?;
-        let (room, rest) = rest.split_first_chunk::<2>()?;
-        let (person, rest) = rest.split_first_chunk::<2>()?;
-        let (stream, number) = rest.split_first_chunk::<4>()?;
-        (magic == MAGIC).then_some(Self {
-            room: u16::from_be_bytes(*room),
-            person: u16::from_be_bytes(*person),
-            stream: u32::from_be_bytes(*stream),
-            number: u64::from_be_bytes(number.try_into().ok()?),
-        })
-    }
-}
-
-/// Audio or video as the far end publishes it.
-#[derive(Debug)]
-pub struct Publication {
-    /// Audio (opus) or video (VP8).
-    pub audio: bool,
-    ssrc: Ssrc,
-    mid: Mid,
-    sequence: u64,
-    timestamp: u32,
-    picture: u16,
-    next_tag: Tag,
-    /// A keyframe was asked for, or is the first.
-    pub keyframe_due: bool,
-}
-
-/// What a subscriber knows of one stream that it receives.
-#[derive(Debug)]
-pub struct Subscription {
-    /// The consumer.
-    pub consumer: String,
-    /// Audio or video.
-    pub audio: bool,
-    ssrc: Ssrc,
-    /// The next packet that the decoder needs; none before a keyframe.
-    expected: Option<u64>,
-    /// Keyframe first packets, and everything, by sequence number.
-    waiting: BTreeMap<u64, bool>,
-    /// When the decoder last got further.
-    pub decoded_at: Option<Duration>,
-    stuck_since: Duration,
-    asked_at: Option<Duration>,
-}
-
 /// What comes out of a far end.
 #[derive(Debug)]
 pub enum Happened {
     /// Send it.
     Transmit(SocketAddr, Vec<u8>),
-    /// A packet for a subscription arrived: consumer, extended sequence number, its tag.
-    Packet(String, u64, Option<Tag>),
+    /// A packet for a subscription arrived.
+    Packet(Received),
     /// ICE has given up.
     Lost,
 }
@@ -146,6 +84,8 @@ impl Formats {
         let mut map = ExtensionMap::empty();
         let known = [
             ("sdes:mid", Extension::RtpMid),
+            ("sdes:rtp-stream-id", Extension::RtpStreamId),
+            ("sdes:repaired-rtp-stream-id", Extension::RepairedRtpStreamId),
             ("abs-send-time", Extension::AbsoluteSendTime),
             ("transport-wide-cc-extensions-01", Extension::TransportSequenceNumber),
         ];
@@ -247,28 +187,30 @@ impl FarEnd {
         json!({ "role": "client", "fingerprints": [{ "algorithm": "sha-256", "value": hex.join(":") }] })
     }
 
-    /// Declares a stream; the answer is the `rtpParameters` for `produce`. `first` is its first sequence number and
-    /// timestamp, which may be about to wrap.
-    pub fn publish(&mut self, audio: bool, tag: Tag, first: (u16, u32)) -> Value {
+    /// Declares audio, or video of so many encodings; the answer is the `rtpParameters` for `produce`. `first` is the first
+    /// sequence number and timestamp, which may be about to wrap.
+    pub fn publish(&mut self, audio: bool, encodings: u8, tag: Tag, first: (u16, u32)) -> Value {
         let mid_text = self.publications.len().to_string();
         let mid = Mid::from(mid_text.as_str());
-        let ssrc: u32 = 0x1000_0000 | tag.stream << 1;
         let kind = if audio { MediaKind::Audio } else { MediaKind::Video };
         let mut api = self.rtc.direct_api();
         api.declare_media(mid, kind);
-        api.declare_stream_tx(ssrc.into(), (!audio).then(|| (ssrc + 1).into()), mid, None);
-        self.publications.push(Publication {
-            audio,
-            ssrc: ssrc.into(),
-            mid,
-            sequence: u64::from(first.0),
-            timestamp: first.1,
-            picture: 0,
-            next_tag: tag,
-            keyframe_due: true,
-        });
+        let (mut streams, mut described) = (Vec::new(), Vec::new());
+        for layer in 0..encodings {
+            let ssrc = 0x1000_0000 | tag.stream << 4 | u32::from(layer) << 1;
+            let rid = (encodings > 1).then(|| format!("r{layer}"));
+            let stream = Encoding::new(ssrc, rid.as_deref(), audio, Tag { layer, ..tag }, first);
+            api.declare_stream_tx(stream.ssrc, (!audio).then(|| (ssrc + 1).into()), mid, stream.rid);
+            streams.push(stream);
+            described.push(match rid {
+                Some(rid) => json!({ "rid": rid, "scalabilityMode": "L1T3" }),
+                None if audio => json!({ "ssrc": ssrc }),
+                None => json!({ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } }),
+            });
+        }
+        self.publications.push(Publication { audio, mid, encodings: streams });
         let formats = &self.formats;
-        let extensions: Vec<_> = ["sdes:mid", "abs-send-time", "transport-wide-cc-extensions-01"]
+        let extensions: Vec<_> = KNOWN_EXTENSIONS
             .iter()
             .filter_map(|uri| formats.extensions.iter().find(|(_, known)| known.ends_with(uri)))
             .map(|(id, uri)| json!({ "uri": uri, "id": id }))
@@ -284,12 +226,7 @@ impl FarEnd {
                   "parameters": { "apt": formats.vp8 } },
             ])
         };
-        let encoding = if audio {
-            json!({ "ssrc": ssrc })
-        } else {
-            json!({ "ssrc": ssrc, "rtx": { "ssrc": ssrc + 1 } })
-        };
-        json!({ "mid": mid_text, "codecs": codecs, "headerExtensions": extensions, "encodings": [encoding],
+        json!({ "mid": mid_text, "codecs": codecs, "headerExtensions": extensions, "encodings": described,
                 "rtcp": { "cname": format!("p{}", tag.person) } })
     }
 
@@ -304,16 +241,8 @@ impl FarEnd {
         let mut api = self.rtc.direct_api();
         api.declare_media(mid, if audio { MediaKind::Audio } else { MediaKind::Video });
         api.expect_stream_rx(ssrc.into(), number(&encoding["rtx"]["ssrc"]).map(Into::into), mid, None);
-        self.subscriptions.push(Subscription {
-            consumer: reply["id"].as_str().unwrap_or_default().to_owned(),
-            audio,
-            ssrc: ssrc.into(),
-            expected: None,
-            waiting: BTreeMap::new(),
-            decoded_at: None,
-            stuck_since: now,
-            asked_at: None,
-        });
+        let consumer = reply["id"].as_str().unwrap_or_default().to_owned();
+        self.subscriptions.push(Subscription::new(now, consumer, audio, ssrc.into()));
     }
 
     /// Forgets a consumer.
@@ -327,36 +256,18 @@ impl FarEnd {
             return;
         }
         let publication = &mut self.publications[index];
-        let key = std::mem::take(&mut publication.keyframe_due) && !publication.audio;
-        publication.timestamp =
-            publication.timestamp.wrapping_add(if publication.audio { 2400 } else { 9000 });
-        publication.picture = publication.picture.wrapping_add(1) & 0x7fff;
-        // A keyframe is three packets, so that one of them can be missing.
-        for part in 0..if key { 3 } else { 1 } {
-            let publication = &mut self.publications[index];
-            let mut payload = if publication.audio {
-                vec![0xfc]
-            } else {
-                let [high, low] = publication.picture.to_be_bytes();
-                let start = if part == 0 { 0x10 } else { 0 };
-                vec![0x80 | start, 0x80, 0x80 | high, low, u8::from(!key)]
-            };
-            payload.extend(publication.next_tag.bytes());
-            publication.next_tag.number += 1;
-            let payload_type = if publication.audio { self.formats.opus } else { self.formats.vp8 };
-            let write = RtpWrite::new(
-                payload_type.into(),
-                publication.sequence.into(),
-                publication.timestamp,
-                self.clock.read(now),
-                payload,
-            )
-            .marker(!key || part == 2)
-            .nackable(!publication.audio);
-            publication.sequence += 1;
-            let ssrc = publication.ssrc;
-            if let Some(stream) = self.rtc.direct_api().stream_tx(&ssrc) {
-                stream.write_rtp(write);
+        let payload_type = if publication.audio { self.formats.opus } else { self.formats.vp8 };
+        for encoding in &mut publication.encodings {
+            for packet in encoding.frame(now, publication.audio) {
+                let at = self.clock.read(now);
+                let sequence = packet.sequence.into();
+                let write =
+                    RtpWrite::new(payload_type.into(), sequence, packet.timestamp, at, packet.payload)
+                        .marker(packet.marker)
+                        .nackable(!publication.audio);
+                if let Some(stream) = self.rtc.direct_api().stream_tx(&encoding.ssrc) {
+                    stream.write_rtp(write);
+                }
             }
         }
         self.deadline = now;
@@ -416,18 +327,17 @@ impl FarEnd {
                 self.give_up(happened);
             }
             Event::KeyframeRequest(request) => {
-                let asked = self.publications.iter_mut().find(|publication| publication.mid == request.mid);
-                if let Some(publication) = asked {
-                    publication.keyframe_due = true;
+                let asked = self.publications.iter_mut().filter(|publication| publication.mid == request.mid);
+                let encodings = asked.flat_map(|publication| &mut publication.encodings);
+                for encoding in encodings.filter(|encoding| encoding.rid == request.rid) {
+                    encoding.keyframe_due = true;
                 }
             }
             Event::RtpPacket(packet) => {
                 if let Some(subscription) =
                     self.subscriptions.iter_mut().find(|known| known.ssrc == packet.header.ssrc)
                 {
-                    subscription.take(now, &packet);
-                    let tag = Tag::parse(&packet.payload);
-                    happened.push(Happened::Packet(subscription.consumer.clone(), *packet.seq_no, tag));
+                    happened.push(Happened::Packet(subscription.take(now, &packet)));
                 }
             }
             _ => {}
@@ -437,53 +347,13 @@ impl FarEnd {
     /// What a browser's decoder does that waits too long.
     fn ask_for_keyframes(&mut self, now: Duration) {
         for subscription in &mut self.subscriptions {
-            let due = !subscription.audio
-                && !subscription.waiting.is_empty()
-                && now.saturating_sub(subscription.stuck_since) > Duration::from_millis(500)
-                && subscription.asked_at.is_none_or(|at| now.saturating_sub(at) > Duration::from_secs(1));
-            if due {
+            if subscription.is_stuck(now) {
                 subscription.asked_at = Some(now);
                 let ssrc = subscription.ssrc;
                 if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc) {
                     stream.request_keyframe(KeyframeRequestKind::Pli);
                 }
             }
-        }
-    }
-}
-
-impl Subscription {
-    fn take(&mut self, now: Duration, packet: &RtpPacket) {
-        let sequence = *packet.seq_no;
-        if self.audio {
-            self.decoded_at = Some(now);
-            return;
-        }
-        let begins_keyframe = packet.payload.first().is_some_and(|first| first & 0x10 != 0)
-            && packet.payload.get(4).is_some_and(|byte| byte & 1 == 0);
-        if self.expected.is_some_and(|expected| sequence < expected) {
-            return;
-        }
-        if self.waiting.is_empty() {
-            self.stuck_since = now;
-        }
-        self.waiting.insert(sequence, begins_keyframe);
-        // The newest keyframe is where a decoder that misses something goes on.
-        let restart = self.waiting.iter().rev().find(|(_, key)| **key).map(|(sequence, _)| *sequence);
-        if let Some(at) = restart
-            && self.expected.is_none_or(|expected| !self.waiting.contains_key(&expected))
-        {
-            self.expected = Some(at);
-            self.waiting = self.waiting.split_off(&at);
-        }
-        while let Some(expected) = self.expected.filter(|expected| self.waiting.contains_key(expected)) {
-            self.waiting.remove(&expected);
-            self.expected = Some(expected + 1);
-            self.decoded_at = Some(now);
-            self.stuck_since = now;
-        }
-        while self.waiting.len() > 1000 {
-            self.waiting.pop_first();
         }
     }
 }

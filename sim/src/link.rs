@@ -1,4 +1,9 @@
 //! One direction of a network path: what it does to a datagram, decided at the moment it is sent.
+//!
+//! Not `str0m-netem` (0.4.0, MIT or Apache-2.0, seeded). Its queue is ordered by arrival number before time, so that jitter
+//! never lets one datagram overtake another and a late one holds up all behind it; it reorders every n-th datagram, not some;
+//! a change of configuration begins its random numbers again; it knows no corruption, no MTU and no cut; and it wants
+//! str0m-proto 0.7 beside the 0.8 of our str0m.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What must hold at every step, and the small models that say so.
 
+mod numbering;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -8,8 +10,9 @@ use std::time::Duration;
 use common::call_record::CallRecord;
 use turn::relay::RelayedAddr;
 
-use crate::far_end::Tag;
 use crate::node::RING_TIMEOUT;
+
+pub use numbering::Consumers;
 
 /// A broken promise: which oracle saw it, and what it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,71 +81,6 @@ impl Nonces {
                 broken("nonce", format!("SRTCP index {index:#x} to {to} was sealed twice"))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// `isolation` and `sequence`: whose packets a consumer gets, and how they are numbered.
-#[derive(Debug, Default)]
-pub struct Consumers {
-    seen: BTreeMap<(u16, String), Numbers>,
-}
-
-#[derive(Debug, Default)]
-struct Numbers {
-    stream: Option<u32>,
-    by_sequence: BTreeMap<u64, u64>,
-    /// Source number minus sent number, and from where on.
-    offset: Option<(u64, u64)>,
-}
-
-impl Consumers {
-    /// A packet reached a subscriber. `may_skip` says that a pause explains a jump of the source; whether there was one is
-    /// the answer.
-    pub fn got(
-        &mut self,
-        (person, room): (u16, u16),
-        consumer: &str,
-        sequence: u64,
-        tag: Option<Tag>,
-        may_skip: bool,
-    ) -> Result<bool, Violation> {
-        let Some(tag) = tag else {
-            return broken("isolation", format!("p{person} got a packet that nobody published"));
-        };
-        if tag.room != room || tag.person == person {
-            return broken("isolation", format!("p{person} in room {room} got {tag:?}"));
-        }
-        let numbers = self.seen.entry((person, consumer.to_owned())).or_default();
-        if *numbers.stream.get_or_insert(tag.stream) != tag.stream {
-            return broken("isolation", format!("p{person}'s consumer {consumer} changed its source"));
-        }
-        if let Some(before) = numbers.by_sequence.insert(sequence, tag.number)
-            && before != tag.number
-        {
-            return broken("sequence", format!("{sequence} was both {before} and {}", tag.number));
-        }
-        let below = numbers.by_sequence.range(..sequence).next_back();
-        let above = numbers.by_sequence.range(sequence + 1..).next();
-        if below.is_some_and(|(_, number)| *number >= tag.number)
-            || above.is_some_and(|(_, number)| *number <= tag.number)
-        {
-            return broken("sequence", format!("packet {} of the source is out of place", tag.number));
-        }
-        let offset = tag.number.wrapping_sub(sequence);
-        match numbers.offset {
-            Some((known, since)) if known != offset && sequence > since && !may_skip => broken(
-                "sequence",
-                format!("p{person}: {sequence} is {}, {} packets from where it was due", tag.number, {
-                    offset.wrapping_sub(known) as i64
-                }),
-            ),
-            Some((known, _)) if known == offset => Ok(false),
-            Some((_, since)) if sequence <= since => Ok(false),
-            before => {
-                numbers.offset = Some((offset, sequence));
-                Ok(before.is_some())
-            }
         }
     }
 }

@@ -17,6 +17,8 @@ const AUDIO_INTERVAL: Duration = Duration::from_millis(50);
 const VIDEO_INTERVAL: Duration = Duration::from_millis(100);
 /// A request without an answer means that it or its answer was lost with a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The highest spatial and temporal layer.
+const BEST: (u8, u8) = (2, 2);
 /// A pause is asked for, does its work, and is over within this time of the last that was heard of it.
 const JUMP: Duration = Duration::from_secs(4);
 
@@ -106,6 +108,10 @@ pub struct Person {
     pub jumps: BTreeMap<String, Jumps>,
     /// Begin sequence numbers and timestamps just before they wrap.
     pub wraps: bool,
+    /// Encodings of its video.
+    pub encodings: u8,
+    /// Which layers it wants of all video.
+    pub preferred: (u8, u8),
     /// Does not publish while on.
     pub silent: bool,
     /// First contradiction that it has seen.
@@ -142,6 +148,8 @@ impl Person {
             consumers: BTreeMap::new(),
             jumps: BTreeMap::new(),
             wraps: false,
+            encodings: 1,
+            preferred: BEST,
             silent: false,
             complaint: None,
             others: BTreeSet::new(),
@@ -320,6 +328,9 @@ impl Person {
                     leg.subscribe(now, data);
                 }
                 self.consumers.insert(consumer.clone(), producer);
+                if self.preferred != BEST {
+                    self.ask_for_layers(now, &consumer);
+                }
                 let resume = json!({ "type": "resume-consumer", "consumerId": consumer });
                 self.ask(now, Asked::Resume { consumer }, resume);
             }
@@ -333,6 +344,29 @@ impl Person {
             }
             Asked::Other | Asked::Foreign => {}
         }
+    }
+
+    /// Wants these layers of all video, as after a change of the window's size.
+    pub fn prefer(&mut self, now: Duration, spatial: u8, temporal: u8) {
+        self.preferred = (spatial, temporal);
+        for consumer in self.consumers.keys().cloned().collect::<Vec<_>>() {
+            self.ask_for_layers(now, &consumer);
+        }
+    }
+
+    /// Wants the largest pictures again. The temporal layers stay as they are wanted: on clean paths a decoder then shows
+    /// whether leaving them out leaves gaps.
+    pub fn prefer_largest(&mut self, now: Duration) {
+        if self.preferred != BEST {
+            self.prefer(now, BEST.0, self.preferred.1);
+        }
+    }
+
+    fn ask_for_layers(&mut self, now: Duration, consumer: &str) {
+        let (spatial, temporal) = self.preferred;
+        let request = json!({ "type": "set-preferred-layers", "consumerId": consumer,
+                              "spatialLayer": spatial, "temporalLayer": temporal });
+        self.ask(now, Asked::Other, request);
     }
 
     /// Asks for new ICE credentials for both transports.
@@ -375,9 +409,10 @@ impl Person {
         if send {
             for audio in [true, false] {
                 self.next_stream += 1;
-                let tag = Tag { room: self.room, person: self.id, stream: self.next_stream, number: 0 };
+                let tag = Tag::new(self.room, self.id, self.next_stream);
+                let encodings = if audio { 1 } else { self.encodings };
                 let first = if self.wraps { (65_520, u32::MAX - 20_000) } else { (1000, 1000) };
-                let parameters = leg.publish(audio, tag, first);
+                let parameters = leg.publish(audio, encodings, tag, first);
                 let (kind, source) = if audio { ("audio", "microphone") } else { ("video", "camera") };
                 let produce = json!({ "type": "produce", "transportId": id, "kind": kind, "source": source,
                                       "rtpParameters": parameters });

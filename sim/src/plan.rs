@@ -56,6 +56,8 @@ pub enum Kind {
     Crash,
     /// The server drains while everybody is still there.
     Drain,
+    /// Subscribers want other layers all the time.
+    Layers,
     /// Machines' clocks run fast or slow, and show a wrong time.
     Skew,
     /// The server's wall clock is set.
@@ -66,7 +68,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -94,6 +96,7 @@ impl Kind {
         Self::Skew,
         Self::SetClock,
         Self::StallFull,
+        Self::Layers,
     ];
 
     /// By its name, as printed.
@@ -122,6 +125,8 @@ pub struct Plan {
     pub calls: u32,
     /// How many people are behind a NAT, 0–1.
     pub natted: f64,
+    /// Encodings of everybody's video: one, or three with temporal layers.
+    pub encodings: u8,
     /// The trouble there is.
     pub kinds: Vec<Kind>,
 }
@@ -144,6 +149,8 @@ impl Plan {
             relay_users: dice.below(3) as u16,
             calls: dice.below(6) as u32,
             natted: *dice.pick(&[0.0, 0.5, 1.0]),
+            // Without several there is nothing to choose from.
+            encodings: if kinds.contains(&Kind::Layers) { 3 } else { *dice.pick(&[1, 1, 3]) },
             kinds,
         }
     }
@@ -158,8 +165,15 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed={} people={} rooms={} workers={} relay-users={} calls={} natted={} trouble=",
-            self.seed, self.people, self.rooms, self.workers, self.relay_users, self.calls, self.natted
+            "seed={} people={} rooms={} workers={} relay-users={} calls={} natted={} encodings={} trouble=",
+            self.seed,
+            self.people,
+            self.rooms,
+            self.workers,
+            self.relay_users,
+            self.calls,
+            self.natted,
+            self.encodings
         )?;
         let names: Vec<_> = self.kinds.iter().map(|kind| format!("{kind:?}")).collect();
         f.write_str(if names.is_empty() { "none" } else { "" })?;

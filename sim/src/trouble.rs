@@ -40,6 +40,8 @@ pub enum Deed {
     Join { person: u16 },
     /// A producer or consumer is paused, or resumed.
     Pause { person: u16, producer: bool, on: bool },
+    /// Other layers are wanted.
+    Prefer { person: u16, spatial: u8, temporal: u8 },
     /// Keyframes are asked for.
     Flood { person: u16 },
     /// Others' objects are named.
@@ -121,6 +123,11 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
         producer: dice.chance(0.5),
         on: dice.chance(0.5),
     });
+    some(Kind::Layers, 40, dice, &|dice| Deed::Prefer {
+        person: person(dice),
+        spatial: *dice.pick(&[2, 2, 2, 1, 0]),
+        temporal: *dice.pick(&[2, 2, 1, 0, 0]),
+    });
     some(Kind::PliFlood, 30, dice, &|dice| Deed::Flood { person: person(dice) });
     some(Kind::Foreign, 10, dice, &|dice| Deed::Foreign { person: person(dice), other: person(dice) });
     some(Kind::IceRestart, 6, dice, &|dice| Deed::RestartIce { person: person(dice) });
@@ -176,6 +183,9 @@ pub fn perform(world: &mut World, deed: Deed) {
         }
         Deed::Join { person } => rejoin(world, person),
         Deed::Pause { person, producer, on } => pause(world, person, producer, on),
+        Deed::Prefer { person, spatial, temporal } => {
+            world.people[usize::from(person)].prefer(now, spatial, temporal);
+        }
         Deed::Flood { person } => {
             let person = &mut world.people[usize::from(person)];
             for consumer in person.consumers.keys().cloned().collect::<Vec<_>>() {
@@ -209,6 +219,8 @@ pub fn undo(world: &mut World) {
         for producer in [true, false] {
             pause(world, person as u16, producer, false);
         }
+        let now = world.now;
+        world.people[person].prefer_largest(now);
         rejoin(world, person as u16);
     }
 }

@@ -214,6 +214,7 @@ impl World {
                 },
             );
             person.wraps = self.plan.has(Kind::Wrap);
+            person.encodings = self.plan.encodings;
             self.people.push(person);
             let at = self.dice.between(Duration::ZERO, Duration::from_secs(1));
             self.at(at, Event::Connect { person: id });
@@ -595,11 +596,11 @@ impl World {
                         let from = person.nat.as_mut().map_or(address, |nat| nat.outbound(now, address, to));
                         self.send_up(from, to, data);
                     }
-                    Happened::Packet(consumer, sequence, tag) => {
+                    Happened::Packet(packet) => {
                         self.summary.packets += 1;
                         let now = self.now;
-                        let jumps = self.people[id].jumps.entry(consumer.clone()).or_default();
-                        match self.consumers.got((own, room), &consumer, sequence, tag, jumps.explain(now)) {
+                        let jumps = self.people[id].jumps.entry(packet.consumer.clone()).or_default();
+                        match self.consumers.got((own, room), &packet, jumps.explain(now)) {
                             Ok(true) => jumps.used(now),
                             Ok(false) => {}
                             Err(violation) => self.judge(Err(violation)),

@@ -20,7 +20,10 @@ impl World {
             let due = if person.wants_room { 2 * others.count() } else { 0 };
             let heard = person.legs[1].as_ref().map_or(0, |leg| {
                 let fresh = |at: Option<Duration>| at.is_some_and(|at| at > JUDGED);
-                leg.subscriptions.iter().filter(|subscription| fresh(subscription.decoded_at)).count()
+                let best = self.plan.encodings - 1;
+                let whole = leg.subscriptions.iter().filter(|known| known.audio || known.layer == best);
+                // Nobody who gets everything that is due has to ask for a keyframe.
+                whole.filter(|known| fresh(known.decoded_at) && !fresh(known.asked_at)).count()
             });
             if heard != due {
                 let legs =
