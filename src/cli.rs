@@ -94,16 +94,20 @@ pub fn answer(cli: &Cli) -> Option<anyhow::Result<String>> {
     match &cli.command {
         None | Some(Command::Serve | Command::Turn { .. }) => None,
         Some(Command::CheckConfig { turnserver_conf: Some(path) }) => Some(relay_server::check(path)),
-        Some(Command::CheckConfig { turnserver_conf: None }) => Some(check_config(cli).map_err(Into::into)),
+        Some(Command::CheckConfig { turnserver_conf: None }) => Some(check_config(cli)),
         Some(Command::Token(args)) => Some(token(cli, args).map_err(Into::into)),
     }
 }
 
-fn check_config(cli: &Cli) -> Result<String, ConfigError> {
+fn check_config(cli: &Cli) -> anyhow::Result<String> {
     let config = config::load(cli)?;
     let mode = if config.dev { "# development mode\n" } else { "" };
     let rows = config.describe().into_iter().map(|(key, value)| format!("{key} = {value}\n"));
-    Ok(std::iter::once(mode.to_owned()).chain(rows).collect())
+    let mut text: String = std::iter::once(mode.to_owned()).chain(rows).collect();
+    if let Some(path) = &config.turn.turnserver_conf {
+        text.push_str(&format!("\n# {}\n{}", path.display(), relay_server::check(path)?));
+    }
+    Ok(text)
 }
 
 fn token(cli: &Cli, args: &TokenArgs) -> Result<String, ConfigError> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::bail;
 use common::config::{Config, Turn};
 use common::metrics::Registry;
 use common::net::{Gate, open_files};
@@ -10,15 +11,18 @@ use media::net::MediaHandle;
 use signaling::net::{Parts, Server};
 use signaling::store::CallLog;
 use tokio::sync::mpsc;
+use turn::auth::SEPARATOR_DEFAULT;
 use turn::net::TurnHandle;
+use turn::settings::Settings;
 
-use crate::assets;
+use crate::{assets, relay_server};
 
 /// What is running.
 pub struct Causeway {
     signaling: Server,
     media: MediaHandle,
     turn: Option<TurnHandle>,
+    turn_config: Turn,
     call_log: CallLog,
 }
 
@@ -62,7 +66,7 @@ impl Causeway {
         let (events, from_media) = mpsc::channel(FROM_MEDIA_MAX);
         let gates = Gates::new(config);
         let media = media::net::start(&config.media, &gates.media, events, &registry)?;
-        let turn = start_turn(&config.turn, gates.turn, &media, &registry)?;
+        let turn = start_turn(&config.turn, config.dev, gates.turn, &media, &registry)?;
         let ice_urls = turn.as_ref().map_or_else(Vec::new, |turn| {
             let secure = turn.tls_addresses().iter().map(|address| secure_url(config, *address));
             ice_urls(config, turn.addresses()).into_iter().chain(secure).collect()
@@ -77,7 +81,7 @@ impl Causeway {
             ice_urls,
             gate: gates.http,
         })?;
-        Ok(Self { signaling, media, turn, call_log })
+        Ok(Self { signaling, media, turn, turn_config: config.turn.clone(), call_log })
     }
 
     /// The URL of the first HTTP listener.
@@ -92,8 +96,20 @@ impl Causeway {
         self.signaling.reload();
         if let Some(turn) = &self.turn {
             turn.reload();
+            self.reload_credentials(turn);
         }
         tracing::info!("every other setting needs a restart");
+    }
+
+    /// Secrets and users of a turnserver.conf; those of `[turn]` are this configuration's, which is read once.
+    fn reload_credentials(&self, turn: &TurnHandle) {
+        if self.turn_config.turnserver_conf.is_none() {
+            return;
+        }
+        match turn_settings(&self.turn_config, false) {
+            Ok(settings) => _ = turn.set_credentials(settings.relay.credentials),
+            Err(error) => tracing::error!("not read again: {error:#}"),
+        }
     }
 
     /// Takes nothing new; returns when the last call and room have ended.
@@ -113,9 +129,33 @@ impl Causeway {
     }
 }
 
+/// `[turn]`, or the file of coturn's that it names. Credentials of ours count in either.
+fn turn_settings(config: &Turn, dev: bool) -> anyhow::Result<Settings> {
+    let Some(path) = &config.turnserver_conf else { return Ok(config.into()) };
+    let conf = relay_server::read_file(path)?;
+    let named = format!("turn.turnserver_conf: {}", path.display());
+    if let Some(refusal) = conf.refusals().next() {
+        bail!("{named}: {refusal}");
+    }
+    for warning in conf.warnings() {
+        tracing::warn!("{named}: {warning}");
+    }
+    let mut settings = conf.settings;
+    let credentials = &mut settings.relay.credentials;
+    if credentials.separator != SEPARATOR_DEFAULT {
+        bail!("{named}: rest-api-separator: our own credentials have {SEPARATOR_DEFAULT:?}");
+    }
+    credentials.secrets.push(config.secret.clone());
+    if dev && settings.listen.iter().any(|address| !address.ip().is_loopback()) {
+        bail!("{named}: development mode is for loopback: give listening-ip=127.0.0.1");
+    }
+    Ok(settings)
+}
+
 /// The relay and media reach each other in memory, both ways.
 fn start_turn(
     config: &Turn,
+    dev: bool,
     gate: Arc<Gate>,
     media: &MediaHandle,
     registry: &Registry,
@@ -123,7 +163,8 @@ fn start_turn(
     if !config.enabled {
         return Ok(None);
     }
-    let turn = turn::net::start(&config.into(), gate, media.addresses(), media.sink(), registry)?;
+    let settings = turn_settings(config, dev)?;
+    let turn = turn::net::start(&settings, gate, media.addresses(), media.sink(), registry)?;
     media.set_turn(turn.sink());
     Ok(Some(turn))
 }

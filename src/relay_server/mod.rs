@@ -68,9 +68,14 @@ pub fn read(arguments: &[String]) -> anyhow::Result<(Option<PathBuf>, Conf)> {
     Ok((path, Conf::read(conf::lines(&text).chain(said), &environment)))
 }
 
+/// Reads a file alone.
+pub fn read_file(path: &Path) -> anyhow::Result<Conf> {
+    read(&["-c".into(), path.display().to_string()]).map(|(_, conf)| conf)
+}
+
 /// What every key became, for `check-config`; an error when something is refused.
 pub fn check(path: &Path) -> anyhow::Result<String> {
-    let (_, conf) = read(&["-c".into(), path.display().to_string()])?;
+    let conf = read_file(path)?;
     let mut text: String = conf.notes.iter().map(|note| format!("{note}\n")).collect();
     text.push('\n');
     text.extend(conf.describe().into_iter().map(|(name, value)| format!("{name}: {value}\n")));

@@ -7,5 +7,6 @@ mod client;
 mod coturn_client;
 mod hostile;
 mod process;
+mod relay_only;
 mod server;
 mod tls;

@@ -16,8 +16,12 @@ use crate::relay::RelayIp;
 /// Answers to strangers per second and network (/24, /64): a hundred people behind one address may join at once.
 pub const STRANGER_ANSWERS_PER_SECOND: u32 = 200;
 
+/// A relay socket serves one client: 1.2 kB packets at 50 Mbit/s for 40 ms. Peers may fill it, times the number of
+/// allocations, so it is far smaller than a listener's.
+pub const RELAY_BUFFER_BYTES: usize = 256 * 1024;
+
 /// What the relay and its sockets are told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// UDP and TCP listeners.
     pub listen: Vec<SocketAddr>,
@@ -25,8 +29,31 @@ pub struct Settings {
     pub tls_listen: Vec<SocketAddr>,
     /// The certificate, followed when its files change.
     pub tls: Option<TlsFiles>,
+    /// What clients may come over.
+    pub transports: Transports,
+    /// Asked of the kernel for each direction of a relay socket, in bytes.
+    pub relay_buffer_bytes: usize,
     /// What is decided by the core.
     pub relay: RelayConfig,
+}
+
+/// What clients may come over; TLS and DTLS only where there is a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transports {
+    /// STUN and ChannelData in plain datagrams.
+    pub udp: bool,
+    /// In plain connections.
+    pub tcp: bool,
+    /// In connections over TLS.
+    pub tls: bool,
+    /// In datagrams over DTLS.
+    pub dtls: bool,
+}
+
+impl Default for Transports {
+    fn default() -> Self {
+        Self { udp: true, tcp: true, tls: true, dtls: true }
+    }
 }
 
 /// What the core needs to know.
@@ -145,6 +172,20 @@ impl Default for Services {
     }
 }
 
+impl Default for Settings {
+    /// Listens nowhere.
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            tls_listen: Vec::new(),
+            tls: None,
+            transports: Transports::default(),
+            relay_buffer_bytes: RELAY_BUFFER_BYTES,
+            relay: RelayConfig::default(),
+        }
+    }
+}
+
 impl Default for RelayConfig {
     /// Relays on loopback, for nobody: it has neither a secret nor users.
     fn default() -> Self {
@@ -191,6 +232,8 @@ impl From<&config::Turn> for Settings {
             listen: turn.listen.clone(),
             tls_listen: turn.tls_listen.clone(),
             tls: turn.tls.clone(),
+            transports: Transports::default(),
+            relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay: RelayConfig {
                 realm: turn.realm.clone(),
                 credentials: Credentials {

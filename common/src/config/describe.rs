@@ -44,6 +44,10 @@ impl Config {
         row("media.codecs", list(&self.media.codecs));
 
         row("turn.enabled", self.turn.enabled.to_string());
+        row(
+            "turn.turnserver_conf",
+            self.turn.turnserver_conf.as_ref().map_or("(none)".into(), |path| quoted(path.display())),
+        );
         row("turn.listen", list(&self.turn.listen));
         row("turn.tls_listen", list(&self.turn.tls_listen));
         match &self.turn.tls {

@@ -136,6 +136,8 @@ pub struct Media {
 pub struct Turn {
     /// Whether it runs.
     pub enabled: bool,
+    /// coturn's configuration file, which then says everything but the secret that we mint credentials with.
+    pub turnserver_conf: Option<PathBuf>,
     /// UDP and TCP listeners.
     pub listen: Vec<SocketAddr>,
     /// TLS and DTLS listeners.

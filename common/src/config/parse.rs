@@ -216,6 +216,11 @@ impl<'a> Parser<'a> {
         let (dev, seed) = (self.dev, self.seed);
         let mut section = self.section("turn")?;
         let enabled = section.get("enabled", true, Value::flag)?;
+        let turnserver_conf =
+            section.optional("turnserver_conf", |value| Ok(PathBuf::from(value.string()?)))?;
+        if turnserver_conf.is_some() {
+            section.only(&["secret", "secret_file"], "stands beside turn.turnserver_conf: say it there")?;
+        }
         let listen = section.addresses("listen", &[local_or_any(dev, 3478)])?;
         let tls_listen = section.addresses("tls_listen", &[])?;
         let tls = match section.tls()? {
@@ -243,6 +248,7 @@ impl<'a> Parser<'a> {
         };
         let turn = Turn {
             enabled,
+            turnserver_conf,
             listen,
             tls_listen,
             tls,
@@ -330,6 +336,14 @@ impl Section<'_> {
     fn end(self) -> Result<()> {
         match self.keys.keys().next() {
             Some(key) => Err(self.error(key, "unknown key")),
+            None => Ok(()),
+        }
+    }
+
+    /// Only these keys are left.
+    fn only(&self, allowed: &[&str], reason: &str) -> Result<()> {
+        match self.keys.keys().find(|key| !allowed.contains(&key.as_str())) {
+            Some(key) => Err(self.error(key, reason)),
             None => Ok(()),
         }
     }

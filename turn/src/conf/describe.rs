@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Conf, LogTo};
-use crate::settings::Discovery;
+use crate::settings::{Discovery, Transports};
 
 impl Conf {
     /// A row for each thing that was decided, given or by default. Fit to be printed: no secret is in it.
@@ -14,6 +14,11 @@ impl Conf {
         let mut row = |name, value: String| rows.push((name, value));
         row("listens", list(&self.settings.listen));
         row("listens for TLS and DTLS", list(&self.settings.tls_listen));
+        let Transports { udp, tcp, tls, dtls } = self.settings.transports;
+        let has_certificate = self.settings.tls.is_some();
+        let over =
+            [("UDP", udp), ("TCP", tcp), ("TLS", tls && has_certificate), ("DTLS", dtls && has_certificate)];
+        row("clients come over", list(over.iter().filter(|(_, on)| *on).map(|(name, _)| name)));
         row("realm", relay.realm.clone());
         let ips = relay.relay_ips.iter().map(|ip| match ip.bound == ip.shown {
             true => ip.bound.to_string(),

@@ -13,22 +13,15 @@ use super::values::seconds;
 use super::{Environment, Note, Outcome, ciphers};
 use crate::auth::Credentials;
 use crate::relay::RelayIp;
-use crate::settings::{Discovery, Lifetimes, RelayConfig, Services, Settings};
+use crate::settings::{
+    Discovery, Lifetimes, RELAY_BUFFER_BYTES, RelayConfig, Services, Settings, Transports,
+};
 
 /// coturn's own.
 const DEFAULT_LISTENING_PORT: u16 = 3478;
 const DEFAULT_TLS_PORT: u16 = 5349;
 const DEFAULT_PROMETHEUS_PORT: u16 = 9641;
 const STALE_NONCE: Duration = Duration::from_secs(600);
-
-/// Which transports clients may come over.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Transports {
-    pub(super) udp: bool,
-    pub(super) tcp: bool,
-    pub(super) tls: bool,
-    pub(super) dtls: bool,
-}
 
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -37,8 +30,7 @@ pub(super) struct Draft {
     pub(super) tls_listening_port: u16,
     pub(super) aux_servers: Vec<SocketAddr>,
     pub(super) transports: Transports,
-    pub(super) relay_threads: usize,
-    pub(super) socket_buffer_bytes: Option<usize>,
+    pub(super) socket_buffer_bytes: usize,
     pub(super) relay_ips: Vec<IpAddr>,
     pub(super) external_ips: Vec<(IpAddr, Option<IpAddr>)>,
     pub(super) min_port: u16,
@@ -93,9 +85,8 @@ impl Default for Draft {
             listening_port: DEFAULT_LISTENING_PORT,
             tls_listening_port: DEFAULT_TLS_PORT,
             aux_servers: Vec::new(),
-            transports: Transports { udp: true, tcp: true, tls: true, dtls: true },
-            relay_threads: 0,
-            socket_buffer_bytes: None,
+            transports: Transports::default(),
+            socket_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_ips: Vec::new(),
             external_ips: Vec::new(),
             min_port: *relay.ports.start(),
@@ -233,7 +224,15 @@ impl Draft {
             fingerprint: self.fingerprint,
             ..defaults
         };
-        (Settings { listen, tls_listen, tls, relay }, process)
+        let settings = Settings {
+            listen,
+            tls_listen,
+            tls,
+            transports: self.transports,
+            relay_buffer_bytes: self.socket_buffer_bytes,
+            relay,
+        };
+        (settings, process)
     }
 
     fn check_credentials(&self, tell: &mut impl FnMut(&str, Outcome)) {

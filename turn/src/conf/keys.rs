@@ -131,8 +131,8 @@ pub(super) const KEYS: &[Key] = &[
     Key::accept("udp-gso", Takes::Maybe, SAFE_ALREADY),
     Key::accept("multiplex-peer", Takes::Maybe, "every allocation has its own port, and trains are sent as one all the same"),
     Key::accept("multiplex-peer-port", Takes::Value, "every allocation has its own port"),
-    Key::value("relay-threads", |d, v| Ok(d.relay_threads = number(v)?)).short('m'),
-    Key::value("sock-buf-size", |d, v| Ok(d.socket_buffer_bytes = Some(number(v)?))),
+    Key::warn("relay-threads", Takes::Value, "one thread relays everything").short('m'),
+    Key::value("sock-buf-size", |d, v| Ok(d.socket_buffer_bytes = number(v)?)),
 
     // Where packets leave.
     Key::value("relay-ip", |d, v| Ok(d.relay_ips.push(ip(v)?))).short('E'),

@@ -139,8 +139,10 @@ pub fn start(
     listeners.extend(tls_listeners);
     listeners.extend(bind_all("turn.discovery", &settings.discovery_listen(), &udp_metrics)?);
     let (seed, cookies) = (random()?, random()?);
+    let transports = settings.transports;
     let sessions = certificate
         .as_ref()
+        .filter(|_| transports.dtls)
         .map(|certificate| Sessions::new(Arc::clone(certificate), &cookies, registry, Instant::now()));
     let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
     let config = RelayConfig { own_media, ..settings.relay.clone() };
@@ -155,12 +157,18 @@ pub fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stopped = stop.clone();
     let tcp_errors = listeners.iter().map(|_| AcceptErrors::new(registry, "turn")).collect::<Vec<_>>();
-    let admission = tcp::Admission::new(gate, certificate.as_ref().map(tls::Tls::new), registry);
+    let admission = tcp::Admission::new(
+        gate,
+        certificate.as_ref().filter(|_| transports.tls).map(tls::Tls::new),
+        transports.tcp,
+        registry,
+    );
     let followed = certificate.clone();
+    let told_settings = settings.clone();
     let thread = std::thread::Builder::new().name("turn".into()).spawn(move || {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let worker = Worker::shared(relay, media, metrics, udp_metrics, sessions);
+            let worker = Worker::shared(relay, media, metrics, udp_metrics, sessions, &told_settings);
             for ((udp, tcp), errors) in listeners.into_iter().zip(tcp_errors) {
                 let udp = match udp::Readable::new(udp) {
                     Ok(udp) => Rc::new(udp),
@@ -168,7 +176,9 @@ pub fn start(
                 };
                 worker.borrow_mut().add_listener(Rc::clone(&udp));
                 tokio::task::spawn_local(udp::listen(Rc::clone(&worker), udp));
-                tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp, admission.clone(), errors));
+                if transports.tcp || transports.tls {
+                    tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), tcp, admission.clone(), errors));
+                }
             }
             tokio::task::spawn_local(tick(Rc::clone(&worker)));
             tokio::task::spawn_local(orders::obey(Rc::clone(&worker), told));

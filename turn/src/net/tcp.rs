@@ -31,15 +31,16 @@ const IDLE: Duration = Duration::from_secs(15);
 pub(super) struct Admission {
     gate: Arc<Gate>,
     tls: Option<Tls>,
+    plain: bool,
     accepted: Counters,
     refused: Counters,
 }
 
 impl Admission {
-    pub(super) fn new(gate: Arc<Gate>, tls: Option<Tls>, registry: &Registry) -> Self {
+    pub(super) fn new(gate: Arc<Gate>, tls: Option<Tls>, plain: bool, registry: &Registry) -> Self {
         let help = "TCP and TLS connections to the relay that were refused or cut off";
         let accepted = super::connections(registry);
-        Self { gate, tls, accepted, refused: registry.counters("turn_tcp_refused", help, "reason") }
+        Self { gate, tls, plain, accepted, refused: registry.counters("turn_tcp_refused", help, "reason") }
     }
 }
 
@@ -91,6 +92,7 @@ async fn admit(
         None => Ok(Opened::Plain(stream)),
     };
     let reason = match opened {
+        Ok(Opened::Plain(_)) if !admission.plain => Some("switched-off"),
         Ok(Opened::Plain(stream)) => {
             let (reader, writer) = stream.into_split();
             let at = (remote, local);

@@ -24,10 +24,7 @@ use crate::metrics::{DropReason, Metrics};
 use crate::relay::{
     ClientAddr, ConnectionId, Destination, Input, Output, Protocol, Relay, RelayedAddr, Transport,
 };
-
-/// Asked of the kernel for each direction of a relay socket, which serves one client: 1.2 kB packets at 50 Mbit/s for
-/// 40 ms. Peers may fill it, times the number of allocations, so it is far smaller than a listener's.
-const RELAY_BUFFER_BYTES: usize = 256 * 1024;
+use crate::settings::Settings;
 
 pub(super) type SharedWorker = Rc<RefCell<Worker>>;
 
@@ -40,6 +37,9 @@ pub(super) struct Worker {
     trains: Trains,
     /// When there is a certificate.
     dtls: Option<Sessions>,
+    /// Whether plain datagrams are listened to.
+    plain_udp: bool,
+    relay_buffer_bytes: usize,
     from_peers: Rc<RefCell<RecvBatch>>,
     peers: Peers,
     connections: HashMap<ConnectionId, Rc<Outbox>>,
@@ -54,6 +54,7 @@ impl Worker {
         metrics: Metrics,
         udp_metrics: UdpMetrics,
         dtls: Option<Sessions>,
+        settings: &Settings,
     ) -> SharedWorker {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
@@ -64,6 +65,8 @@ impl Worker {
                 udp_metrics,
                 sockets: Sockets::default(),
                 dtls,
+                plain_udp: settings.transports.udp,
+                relay_buffer_bytes: settings.relay_buffer_bytes,
                 from_peers: Rc::new(RefCell::new(RecvBatch::new())),
                 peers: Peers::default(),
                 connections: HashMap::new(),
@@ -173,7 +176,7 @@ impl Worker {
                 .inspect_err(|error| tracing::debug!(%error, "a relay port could not be bound"))
                 .is_ok();
         }
-        let bound = BatchSocket::bind_with_buffers(bind, self.udp_metrics.clone(), RELAY_BUFFER_BYTES);
+        let bound = BatchSocket::bind_with_buffers(bind, self.udp_metrics.clone(), self.relay_buffer_bytes);
         let socket = match bound.and_then(Readable::new) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {
@@ -236,7 +239,11 @@ impl Batch<'_> {
             }
             sessions => {
                 self.worker.dtls = sessions;
-                self.handle(Input::FromClient { client, data });
+                if self.worker.plain_udp {
+                    self.handle(Input::FromClient { client, data });
+                } else {
+                    self.worker.metrics.drop(DropReason::SwitchedOff);
+                }
             }
         }
     }
