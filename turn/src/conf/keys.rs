@@ -241,7 +241,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::accept("new-log-timestamp-format", Takes::Value, "timestamps are RFC 3339"),
     Key::accept("log-binding", Takes::Nothing, "Binding requests are counted at /metrics"),
     Key::accept("no-log-binding", Takes::Nothing, SAFE_ALREADY),
-    Key::value("pidfile", |d, v| Ok(d.pid_file = Some(v.into()))),
+    Key::value("pidfile", |d, v| Ok(d.pid_file = (!v.is_empty()).then(|| v.into()))),
     Key::flag("daemon", |d, on| d.daemon = on).short('o'),
     Key::value("proc-user", |d, v| Ok(d.run_as_user = Some(v.to_owned()))),
     Key::value("proc-group", |d, v| Ok(d.run_as_group = Some(v.to_owned()))),

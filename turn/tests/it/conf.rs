@@ -233,6 +233,11 @@ fn the_command_line_wins_and_lists_grow() {
 }
 
 #[test]
+fn an_empty_pid_file_is_none() {
+    assert_eq!(read("pidfile=").process.pid_file, None, "Debian's unit gives --pidfile=");
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let conf = read(
         "static-auth-secret=hush-hush\nuser=alice:hush-hush\ncli-password=hush-hush\nmysql-userdb=hush-hush",
