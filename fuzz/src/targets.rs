@@ -18,6 +18,7 @@ pub mod srtp;
 pub mod stun_ice;
 pub mod stun_turn;
 pub mod token_keys;
+pub mod turnserver_conf;
 
 macro_rules! all {
     ($($name:ident)*) => {
@@ -29,4 +30,5 @@ macro_rules! all {
 
 all! {
     channel_data codec config frames hub jwt messages ortc relay rtcp rtp sfu srtp stun_ice stun_turn token_keys
+    turnserver_conf
 }
