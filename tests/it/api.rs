@@ -1,5 +1,7 @@
 //! The HTTP routes of `docs/protocol.md` §4.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use crate::server::Server;
@@ -39,6 +41,25 @@ async fn metrics_are_for_this_machine_and_administrators() {
     assert_eq!(server.request("GET", "/metrics", &[proxied, &user], "").await.problem(403), "forbidden");
     let admin = format!("Authorization: Bearer {}", server.admin_token().await);
     assert_eq!(server.request("GET", "/metrics", &[proxied, &admin], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_dashboard_asks_for_metrics_that_exist() {
+    let names = |text: &'static str| -> BTreeSet<&'static str> {
+        let from = text.match_indices("causeway_").map(|(at, _)| &text[at..]);
+        from.map(|from| from.split(|c: char| c != '_' && !c.is_ascii_lowercase()).next().unwrap_or(from))
+            .collect()
+    };
+    let dashboard = include_str!("../../deploy/grafana-dashboard.json");
+    let json: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+    assert!(json["panels"].as_array().is_some_and(|panels| panels.len() > 20));
+    // Those that count by label have no line before they have counted, so the list for operators is asked too.
+    let explained = names(include_str!("../../docs/operations.md"));
+    let unknown: Vec<_> = names(dashboard).difference(&explained).copied().collect();
+    assert!(unknown.is_empty(), "{unknown:?} are not in docs/operations.md");
+    let served = Server::start().get("/metrics").await.body;
+    let shown = |name: &&&str| served.contains(&format!("# TYPE {} ", name.trim_end_matches("_total")));
+    assert!(explained.iter().filter(shown).count() > 12, "{served}");
 }
 
 #[tokio::test]
