@@ -1,6 +1,6 @@
 //! Clients that connect, relay and vanish, again and again: nothing of them is left behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,15 +55,18 @@ fn a_hundred_clients_that_come_and_vanish_leave_nothing_behind() {
     let gate = Gate::new(CLIENTS, CLIENTS, true);
     let (handle, _media, registry) = start_settings(&settings, Arc::clone(&gate));
     let (plain, tls) = (handle.addresses()[0], handle.tls_addresses()[0]);
+    // Kept, so that no port is given to a second client: with the first one's allocation still there, it would inherit it.
+    let vanished = Mutex::new(Vec::new());
     for _ in 0..ROUNDS {
         thread::scope(|scope| {
             for client in 0..CLIENTS {
-                let config = pem.client(&[]);
+                let (config, vanished) = (pem.client(&[]), &vanished);
                 scope.spawn(move || match client % 3 {
                     0 => {
                         let mut link = udp_socket();
                         link.connect(plain).expect("connected");
                         relays_to_a_peer(&mut link);
+                        vanished.lock().expect("no thread panics with it").push(link);
                     }
                     1 => relays_to_a_peer(&mut Stream(connect(plain))),
                     _ => relays_to_a_peer(&mut Stream(secure(tls, config).expect("trusted"))),
