@@ -69,6 +69,11 @@ impl RecvBatch {
         self.len() == 0
     }
 
+    /// Whether more may be waiting: every slot was filled. Otherwise the socket had nothing more to give.
+    pub fn is_full(&self) -> bool {
+        self.filled == BATCH_SIZE
+    }
+
     /// Lets `receive` fill the slots.
     pub(super) fn fill(
         &mut self,

@@ -53,10 +53,16 @@ impl Udp {
             let mut slices: Vec<IoSliceMut<'_>> =
                 self.slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
             let (socket, state) = (&self.socket, &self.state);
-            match socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut slices, &mut metas)) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
+            let mut count = 0;
+            let received = socket.try_io(Interest::READABLE, || {
+                count = state.recv(socket.into(), &mut slices, &mut metas)?;
+                // A batch that is not full has left nothing behind: the next wait is for what comes then.
+                if count == BATCH_SIZE { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            });
+            match received {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ if count == 0 => return Ok(false),
+                _ => count,
             }
         };
         for (meta, slot) in metas.iter().zip(&mut self.slots).take(count) {

@@ -47,10 +47,16 @@ impl Readable {
         true
     }
 
-    /// Receives a batch; `false` when nothing was there.
+    /// Receives a batch; `false` when nothing was there. After one that is not full the next wait is for what comes then:
+    /// asking an empty socket again would be a call into the kernel for every datagram that comes alone.
     pub(super) fn recv(&self, batch: &mut RecvBatch) -> bool {
-        let received = self.0.try_io(Interest::READABLE, |socket| socket.recv(batch));
-        received.is_ok_and(|count| count > 0)
+        let mut count = 0;
+        let drained: io::Result<()> = self.0.try_io(Interest::READABLE, |socket| {
+            count = socket.recv(batch)?;
+            if batch.is_full() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        drop(drained);
+        count > 0
     }
 }
 
@@ -68,7 +74,9 @@ pub(super) async fn listen(worker: SharedWorker, listener: Rc<Readable>) {
                 }
             });
         }
-        tokio::task::yield_now().await;
+        if received.is_full() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -91,18 +99,24 @@ pub(super) async fn relay(
     };
     while socket.wait_and_tell(tell).await {
         let Some(worker) = worker.upgrade() else { return };
-        carry(&worker, &socket, relayed, &mut received.borrow_mut());
+        let may_have_more = carry(&worker, &socket, relayed, &mut received.borrow_mut());
         drop(worker);
-        tokio::task::yield_now().await;
+        if may_have_more {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-fn carry(worker: &SharedWorker, socket: &Readable, relayed: RelayedAddr, received: &mut RecvBatch) {
-    if socket.recv(received) {
-        worker.borrow_mut().batch(|batch| {
-            for datagram in received.datagrams() {
-                batch.handle(Input::FromPeer { relayed, peer: datagram.remote, data: datagram.payload });
-            }
-        });
+/// Carries one batch to the client; `true` when more may be waiting.
+fn carry(worker: &SharedWorker, socket: &Readable, relayed: RelayedAddr, received: &mut RecvBatch) -> bool {
+    if !socket.recv(received) {
+        return false;
     }
+    let is_full = received.is_full();
+    worker.borrow_mut().batch(|batch| {
+        for datagram in received.datagrams() {
+            batch.handle(Input::FromPeer { relayed, peer: datagram.remote, data: datagram.payload });
+        }
+    });
+    is_full
 }
