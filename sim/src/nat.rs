@@ -45,6 +45,8 @@ pub struct Nat {
     mapping: Dependence,
     filtering: Dependence,
     expiry: Duration,
+    /// Whether those inside reach each other by their outside addresses (RFC 4787 §6).
+    hairpins: bool,
     next_port: u16,
     by_inside: BTreeMap<Key, u16>,
     by_port: BTreeMap<u16, Mapping>,
@@ -58,10 +60,21 @@ impl Nat {
             mapping,
             filtering,
             expiry,
+            hairpins: false,
             next_port: 20_000,
             by_inside: BTreeMap::new(),
             by_port: BTreeMap::new(),
         }
+    }
+
+    /// The same, and it may hairpin.
+    pub fn hairpinning(self, hairpins: bool) -> Self {
+        Self { hairpins, ..self }
+    }
+
+    /// The address that all inside share.
+    pub fn public(&self) -> IpAddr {
+        self.public
     }
 
     /// The source that the world sees.
@@ -89,6 +102,13 @@ impl Nat {
         let alive = now.saturating_sub(mapping.used) < self.expiry;
         let let_in = mapping.sent_to.iter().any(|known| self.filtering.of(*known) == self.filtering.of(from));
         (alive && let_in).then_some(mapping.inside)
+    }
+
+    /// Who inside gets a datagram that another inside sends to one of the outside addresses. It comes from the sender's own
+    /// outside address, as REQ-9 wants it ("external source IP address and port").
+    pub fn hairpin(&mut self, now: Duration, inside: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        let from = self.outbound(now, inside, to);
+        self.inbound(now, to.port(), from).filter(|_| self.hairpins && to.ip() == self.public)
     }
 
     /// Forgets everything, as after a restart of the box: the next datagrams leave from other ports.
@@ -121,6 +141,10 @@ mod tests {
         assert_eq!(cone.inbound(Duration::from_secs(31), seen.port(), here), None, "expired");
         cone.rebind();
         assert_ne!(cone.outbound(Duration::ZERO, inside, here), seen);
+        let mut turning = nat(Dependence::Endpoint, Dependence::Endpoint).hairpinning(true);
+        let (neighbour, seen) = (at("10.0.0.3:6000"), turning.outbound(Duration::ZERO, inside, here));
+        assert_eq!(turning.hairpin(Duration::ZERO, neighbour, seen), Some(inside));
+        assert_eq!(turning.hairpinning(false).hairpin(Duration::ZERO, neighbour, seen), None);
         let mut symmetric = nat(Dependence::AddressAndPort, Dependence::Endpoint);
         let seen = symmetric.outbound(Duration::ZERO, inside, here);
         assert_ne!(symmetric.outbound(Duration::ZERO, inside, there), seen);

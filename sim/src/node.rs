@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use common::config::Secret;
@@ -16,7 +17,7 @@ use crate::clock::Clock;
 use crate::crypto;
 use crate::dice::Dice;
 use crate::epoch::UNIX_START;
-use crate::plan::Plan;
+use crate::plan::{Kind, Plan};
 use crate::relay_user;
 
 /// The server's address.
@@ -75,6 +76,8 @@ pub struct Node {
     pub relay: Relay,
     /// The clock of the machine that all of them run on.
     pub clock: Clock,
+    /// Whether the relay has few ports.
+    is_small: bool,
     /// Seconds by which its wall clock has been set forward, or back.
     pub set_by: i64,
 }
@@ -110,7 +113,8 @@ impl Node {
         Self {
             workers: workers.collect(),
             hub: Hub::new(hub, dice.seed(), start, UNIX_START),
-            relay: Self::relay(start, UNIX_START, dice),
+            relay: relay(plan.has(Kind::Exhausted), start, UNIX_START, dice),
+            is_small: plan.has(Kind::Exhausted),
             clock,
             set_by: 0,
         }
@@ -123,18 +127,28 @@ impl Node {
         if self.set_by < 0 { unset - set_by } else { unset + set_by }
     }
 
-    /// A relay that remembers nothing.
-    pub fn relay(now: Instant, unix: Duration, dice: &mut Dice) -> Relay {
-        let config = RelayConfig {
-            realm: relay_user::REALM.into(),
-            credentials: turn::auth::Credentials::of_secret(relay_user::secret()),
-            relay_ips: vec![RelayIp::direct(SERVER)],
-            ports: 49_152..=49_252,
-            ..RelayConfig::default()
-        };
-        let metrics = turn::metrics::Metrics::register(&Registry::new());
-        Relay::new(config, metrics, dice.seed(), now, unix)
+    /// A relay that remembers nothing in place of the one there is.
+    pub fn restart_relay(&mut self, now: Instant, unix: Duration, dice: &mut Dice) {
+        self.relay = relay(self.is_small, now, unix, dice);
     }
+}
+
+/// Ports of a relay that is easily exhausted.
+const FEW_PORTS: RangeInclusive<u16> = 49_152..=49_191;
+/// What one user may hold of them.
+pub const USER_QUOTA: usize = 30;
+
+fn relay(is_small: bool, now: Instant, unix: Duration, dice: &mut Dice) -> Relay {
+    let config = RelayConfig {
+        realm: relay_user::REALM.into(),
+        credentials: turn::auth::Credentials::of_secret(relay_user::secret()),
+        relay_ips: vec![RelayIp::direct(SERVER)],
+        ports: if is_small { FEW_PORTS } else { 49_152..=49_252 },
+        user_quota: if is_small { USER_QUOTA } else { 0 },
+        ..RelayConfig::default()
+    };
+    let metrics = turn::metrics::Metrics::register(&Registry::new());
+    Relay::new(config, metrics, dice.seed(), now, unix)
 }
 
 fn sfu(worker: u8, announced: SocketAddr, now: Instant, unix: Duration, dice: &mut Dice) -> Sfu {

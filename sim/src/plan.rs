@@ -64,11 +64,17 @@ pub enum Kind {
     SetClock,
     /// A worker stands still with full queues.
     StallFull,
+    /// The relay's users are behind NATs, which forget.
+    RelayNat,
+    /// A user of the relay and its peer are behind one NAT, which hairpins or does not.
+    Hairpin,
+    /// The relay has few ports, and users who want them all.
+    Exhausted,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -97,6 +103,9 @@ impl Kind {
         Self::SetClock,
         Self::StallFull,
         Self::Layers,
+        Self::RelayNat,
+        Self::Hairpin,
+        Self::Exhausted,
     ];
 
     /// By its name, as printed.

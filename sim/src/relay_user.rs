@@ -12,6 +12,7 @@ use turn::stun::{Message, Writer};
 
 use crate::dice::Dice;
 use crate::epoch::UNIX_START;
+use crate::nat::Nat;
 
 /// The relay's realm.
 pub const REALM: &str = "sim";
@@ -49,6 +50,18 @@ pub struct RelayUser {
     pub careless: bool,
     /// Payloads of its peer that it got.
     pub got: u64,
+    /// The NAT before it.
+    pub nat: Option<Nat>,
+    /// Its peer's own address, when that is behind the same NAT: `peer` is then the outside one.
+    pub peer_inside: Option<SocketAddr>,
+    /// Its own outside address, as the relay has told it.
+    pub mapped: Option<SocketAddr>,
+    /// It wants an allocation and does nothing with it.
+    pub idle: bool,
+    /// How often it was told that there is no allocation left for it.
+    pub refused: u64,
+    channel: u16,
+    goodbyes: u8,
     next_at: Duration,
     permitted_at: Duration,
     refreshed_at: Duration,
@@ -64,7 +77,9 @@ pub struct RelayUser {
 
 /// How long an application's credentials are good.
 pub const CREDENTIALS_SECS: u64 = 3600;
-const CHANNEL: u16 = 0x4001;
+const FIRST_CHANNEL: u16 = 0x4001;
+/// Of who has promised to go.
+const GOODBYES: u8 = 5;
 /// Packets into an allocation that is gone are dropped in silence; only a request tells.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -89,6 +104,13 @@ impl RelayUser {
             leaving: false,
             careless: dice.chance(0.5),
             got: 0,
+            nat: None,
+            peer_inside: None,
+            mapped: None,
+            idle: false,
+            refused: 0,
+            channel: FIRST_CHANNEL,
+            goodbyes: 1,
             next_at: Duration::ZERO,
             permitted_at: Duration::ZERO,
             refreshed_at: Duration::ZERO,
@@ -131,6 +153,41 @@ impl RelayUser {
         self.next_at = now;
     }
 
+    /// Gives its allocation up, and says so until it is heard.
+    pub fn leave(&mut self, now: Duration) {
+        self.leaving = true;
+        self.goodbyes = GOODBYES;
+        self.next_at = now;
+    }
+
+    /// Its peer is to be found elsewhere: a channel cannot be bound again (RFC 8656 §12.1).
+    pub fn follow(&mut self, peer: SocketAddr) {
+        if self.peer != peer {
+            self.peer = peer;
+            self.channel += 1;
+            self.permitted = false;
+        }
+    }
+
+    /// Whether a datagram to or from this outside address is its own.
+    pub fn is_at(&self, outside: SocketAddr) -> bool {
+        match &self.nat {
+            Some(nat) => nat.public() == outside.ip(),
+            None => self.address == outside,
+        }
+    }
+
+    /// Where its own datagrams to `to` are seen to come from, or those of its peer behind the same NAT.
+    pub fn outside(&mut self, now: Duration, peer_inside: Option<SocketAddr>, to: SocketAddr) -> SocketAddr {
+        let inside = peer_inside.unwrap_or(self.address);
+        self.nat.as_mut().map_or(inside, |nat| nat.outbound(now, inside, to))
+    }
+
+    /// Whether this is its account.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// New credentials of an application whose own clock is right.
     fn renew(&mut self, now: Duration) {
         self.expires = (UNIX_START + now).as_secs() + CREDENTIALS_SECS;
@@ -151,10 +208,11 @@ impl RelayUser {
         }
         self.next_at = now + pace;
         if self.leaving {
-            if self.relayed.take().is_none() {
+            if self.relayed.is_none() || self.goodbyes == 0 {
                 self.next_at = Duration::MAX;
                 return Vec::new();
             }
+            self.goodbyes -= 1;
             self.next_at = now + Duration::from_millis(500);
             return vec![self.request(Method::REFRESH, |w| {
                 w.number(Kind::LIFETIME, 0);
@@ -166,6 +224,10 @@ impl RelayUser {
                 w.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
             })];
         }
+        if self.idle {
+            self.next_at = Duration::MAX;
+            return Vec::new();
+        }
         if now.saturating_sub(self.refreshed_at) >= REFRESH_INTERVAL {
             self.refreshed_at = now;
             self.next_at = now + Duration::from_millis(20);
@@ -173,7 +235,7 @@ impl RelayUser {
                 w.number(Kind::LIFETIME, 600);
             })];
         }
-        let (peer, way) = (self.peer, self.way);
+        let (peer, way, channel) = (self.peer, self.way, self.channel);
         let renew = !self.careless && now.saturating_sub(self.permitted_at) > Duration::from_secs(240);
         if !self.permitted || renew {
             self.next_at = now + Duration::from_millis(300);
@@ -182,7 +244,7 @@ impl RelayUser {
                     w.xor_address(Kind::XOR_PEER_ADDRESS, peer);
                 }),
                 Way::Channel => self.request(Method::CHANNEL_BIND, |w| {
-                    w.number(Kind::CHANNEL_NUMBER, u32::from(CHANNEL) << 16)
+                    w.number(Kind::CHANNEL_NUMBER, u32::from(channel) << 16)
                         .xor_address(Kind::XOR_PEER_ADDRESS, peer);
                 }),
             }];
@@ -194,7 +256,7 @@ impl RelayUser {
                 writer.finish()
             }
             Way::Channel => {
-                let mut bytes = CHANNEL.to_be_bytes().to_vec();
+                let mut bytes = channel.to_be_bytes().to_vec();
                 bytes.extend(4u16.to_be_bytes());
                 bytes.extend(b"ping");
                 bytes
@@ -205,7 +267,7 @@ impl RelayUser {
     /// Something came from the relay; `true` when it grants the permission for the peer.
     pub fn receive(&mut self, now: Duration, data: &[u8]) -> bool {
         let Ok(message) = Message::parse(data) else {
-            self.got += u64::from(data.starts_with(&CHANNEL.to_be_bytes()) && data.ends_with(b"pong"));
+            self.got += u64::from(data.starts_with(&self.channel.to_be_bytes()) && data.ends_with(b"pong"));
             return false;
         };
         if message.class() == Class::Indication {
@@ -219,7 +281,12 @@ impl RelayUser {
             return false;
         }
         match method {
+            Method::REFRESH if self.leaving => {
+                self.relayed = None;
+                false
+            }
             Method::ALLOCATE => {
+                self.mapped = message.xor_address(Kind::XOR_MAPPED_ADDRESS);
                 self.relayed = message.xor_address(Kind::XOR_RELAYED_ADDRESS);
                 self.next_at = now;
                 false
@@ -254,6 +321,10 @@ impl RelayUser {
                 self.relayed = None;
                 self.permitted = false;
                 self.next_at = now + Duration::from_millis(100);
+            }
+            486 | 508 => {
+                self.refused += 1;
+                self.next_at = now + Duration::from_secs(1);
             }
             _ => self.next_at = now + Duration::from_secs(1),
         }

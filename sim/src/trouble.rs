@@ -44,6 +44,10 @@ pub enum Deed {
     Prefer { person: u16, spatial: u8, temporal: u8 },
     /// Keyframes are asked for.
     Flood { person: u16 },
+    /// The NAT before a user of the relay forgets.
+    RebindRelay { user: usize },
+    /// So many users want an allocation each.
+    Greed { users: u16 },
     /// Others' objects are named.
     Foreign { person: u16, other: u16 },
     /// New ICE credentials under media.
@@ -141,6 +145,10 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
         by: *dice.pick(&[-1_000_000_000, -86_400, -30, 30, 7200, 86_400, 1_000_000_000]),
     });
     some(Kind::SetClock, 6, dice, &|_| Deed::AllocateAgain);
+    // Kinds that came later draw from their own dice.
+    let mut own = Dice::new(plan.seed, "relay's trouble");
+    some(Kind::RelayNat, 4, &mut own, &|dice| Deed::RebindRelay { user: dice.below(8) });
+    some(Kind::Exhausted, 3, &mut own, &|dice| Deed::Greed { users: 10 + dice.below(50) as u16 });
     if plan.has(Kind::Drain) {
         // What was mended before must go on: rooms and calls that run are not touched by a drain.
         deeds.push((dice.between(JUDGED - Duration::from_secs(1), PARTING), Deed::Drain));
@@ -171,6 +179,8 @@ pub fn perform(world: &mut World, deed: Deed) {
         }
         Deed::Stall { worker, time } => world.stall(worker, time),
         Deed::StallFull { worker, time } => world.stall_and_flood(worker, time),
+        Deed::RebindRelay { user } => world.rebind_relay_user(user),
+        Deed::Greed { users } => world.greed(users),
         Deed::SetClock { by } => world.set_wall_clock(by),
         Deed::AllocateAgain => world.allocate_again(),
         Deed::Full { worker, time } => world.fill_queue(worker, time),

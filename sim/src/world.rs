@@ -3,7 +3,9 @@
 //! A run has five acts: everybody comes (0–5 s), trouble (5–15 s), all paths are clean again and 5 s pass in which everything
 //! must heal, everybody must then be seen and heard, and everybody leaves, after which nothing may be left.
 
+mod media;
 mod relaying;
+mod talking;
 mod time;
 mod verdicts;
 
@@ -13,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use common::control::FromMedia;
-use serde_json::{Value, json};
+use serde_json::Value;
 use signaling::hub::{self, ConnId};
 use turn::relay as relay_core;
 
@@ -22,11 +24,10 @@ use crate::crypto;
 use crate::dice::Dice;
 use crate::digest::{Digest, Digester};
 use crate::epoch::{self, UNIX_START};
-use crate::far_end::Happened;
 use crate::link::{Link, Weather};
 use crate::nat::{Dependence, Nat};
-use crate::node::{ForWorker, Node, SERVER, TURN};
-use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation, broken};
+use crate::node::Node;
+use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation};
 use crate::pcap::Captured;
 use crate::person::Person;
 use crate::plan::{Kind, Plan};
@@ -105,6 +106,10 @@ pub struct Summary {
     pub packets: u64,
     /// Payloads that came back through the relay.
     pub relayed: u64,
+    /// Datagrams between two behind one NAT, by their outside addresses.
+    pub hairpinned: u64,
+    /// Allocations that the relay had no room for.
+    pub refused: u64,
     /// Call records.
     pub calls: u64,
     /// Events that were worked off.
@@ -122,6 +127,8 @@ pub struct World {
     node: Node,
     pub(crate) people: Vec<Person>,
     relay_users: Vec<RelayUser>,
+    /// Users who allocate all they can get and send nothing.
+    greedy: Vec<RelayUser>,
     /// Per person and direction (up, down); the relay's people share the last pair.
     links: Vec<[Link; 2]>,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
@@ -165,6 +172,7 @@ impl World {
             node,
             people: Vec::new(),
             relay_users: Vec::new(),
+            greedy: Vec::new(),
             links: Vec::new(),
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
@@ -225,7 +233,9 @@ impl World {
             let way = if self.dice.chance(0.5) { Way::Channel } else { Way::Indication };
             let expires = UNIX_START.as_secs() + CREDENTIALS_SECS;
             let name = format!("r{id}");
-            self.relay_users.push(RelayUser::new(&name, address, peer, way, expires, &mut self.dice));
+            let mut user = RelayUser::new(&name, address, peer, way, expires, &mut self.dice);
+            self.settle(&mut user, id);
+            self.relay_users.push(user);
         }
         for number in 0..=self.plan.people {
             let link = |name: &str| Link::new(Dice::new(self.plan.seed, &format!("{name}{number}")));
@@ -356,271 +366,12 @@ impl World {
         let clock = self.node.clock;
         let workers = self.node.workers.iter_mut().map(|worker| worker.deadline(clock)).min();
         let people = self.people.iter().map(Person::deadline).min();
-        let users = self.relay_users.iter().map(RelayUser::deadline).min();
+        let users = self.relay_users.iter().chain(&self.greedy).map(RelayUser::deadline).min();
         let due = [hub, workers, people, users, Some(relay)].into_iter().flatten().min();
         let due = due.unwrap_or(Duration::MAX).max(self.now + Duration::from_micros(100));
         if due < self.next_wake && due < END + Duration::from_secs(1) {
             self.next_wake = due;
             self.at(due, Event::Wake);
-        }
-    }
-
-    // --- signaling ---
-
-    fn connect(&mut self, id: u16) {
-        let person = &mut self.people[usize::from(id)];
-        if person.conn.is_some() || self.now >= PARTING {
-            return;
-        }
-        self.next_conn += 1;
-        let conn = self.next_conn;
-        person.conn = Some(conn);
-        self.conns.insert(conn, id);
-        let claims = json!({ "sub": person.name(), "exp": 9_999_999_999u64 });
-        let claims = serde_json::from_value(claims).expect("claims of this shape");
-        let resume = person.session.as_deref().and_then(|id| common::ids::SessionId::new(id).ok());
-        self.note(|| format!("p{id} connects as {conn}, resuming: {}", resume.is_some()));
-        self.hub(hub::Input::Connect { conn: ConnId(conn), claims, resume });
-    }
-
-    /// The connection breaks; `code` as in [`hub::Input::Closed`]. It is back after `away`, unless there is none.
-    pub(crate) fn disconnect(&mut self, id: u16, code: Option<u16>, away: Option<Duration>) {
-        if let Some(conn) = self.people[usize::from(id)].conn.take() {
-            self.conns.remove(&conn);
-            self.hub(hub::Input::Closed { conn: ConnId(conn), code });
-        }
-        if let Some(away) = away {
-            let at = self.now + away;
-            self.at(at, Event::Connect { person: id });
-        }
-    }
-
-    fn hub(&mut self, input: hub::Input) {
-        let at = self.node.clock.read(self.now);
-        self.node.hub.handle_input(at, input);
-        loop {
-            match self.node.hub.poll_output() {
-                hub::Output::Timeout(_) => break,
-                hub::Output::Send { conn, text } => {
-                    if !self.conns.contains_key(&conn.0) {
-                        self.judge(broken("gone", format!("{text} was sent to a connection that is gone")));
-                    }
-                    match serde_json::from_str(&text) {
-                        Ok(message) => {
-                            let verdict = self.credentials_are_timely(&message);
-                            self.judge(verdict);
-                            let due = self.now + SIGNALING_DELAY;
-                            self.at(due, Event::Down { conn: conn.0, message });
-                        }
-                        Err(_) => self.judge(broken("json", format!("not JSON: {text}"))),
-                    }
-                }
-                hub::Output::Ping { conn } => {
-                    // Every simulated client answers at once.
-                    if self.conns.contains_key(&conn.0) {
-                        self.node.hub.handle_input(at, hub::Input::Alive { conn });
-                    }
-                }
-                hub::Output::Close { conn, code, reason } => {
-                    self.note(|| format!("conn {} is closed: {code} {reason}", conn.0));
-                    if let Some(id) = self.conns.remove(&conn.0) {
-                        let person = &mut self.people[usize::from(id)];
-                        if person.conn == Some(conn.0) {
-                            person.conn = None;
-                            let due = self.now + Duration::from_millis(500);
-                            self.at(due, Event::Connect { person: id });
-                        }
-                    }
-                }
-                hub::Output::Media { worker, command } => {
-                    let refused = self.node.workers[worker].command(self.now, command);
-                    if let Some(command) = refused {
-                        self.node.hub.handle_input(at, hub::Input::WorkerQueueFull { worker, command });
-                    }
-                }
-                hub::Output::Log(record) => {
-                    self.summary.calls += 1;
-                    let verdict = self.call_log.written(self.now, &record);
-                    self.judge(verdict);
-                }
-                hub::Output::Admin { .. } => {}
-            }
-        }
-    }
-
-    /// A ring that the hub takes up begins a call, which must then be in the log once.
-    fn watch_call(&mut self, conn: u64, message: &Value) {
-        if message["type"] == "call-initiate"
-            && let Some(call) = message["callId"].as_str()
-            && self.conns.contains_key(&conn)
-        {
-            self.call_log.begun(call, self.now, self.node.wall(self.now));
-        }
-    }
-
-    pub(crate) fn ring(&mut self, call: &str, from: u16, to: u16) {
-        self.rung.insert(call.to_owned(), (from, to));
-        let message = json!({ "type": "call-initiate", "callId": call, "recipientIds": [format!("p{to}")],
-                              "callType": "video" });
-        self.people[usize::from(from)].said.push(message);
-    }
-
-    pub(crate) fn calls(&self) -> Vec<(String, u16)> {
-        self.rung.iter().map(|(call, (from, _))| (call.clone(), *from)).collect()
-    }
-
-    fn on_call_message(&mut self, person: u16, message: &Value) {
-        if message["type"] == "incoming-call" {
-            let call = message["callId"].clone();
-            let kind = match self.dice.below(4) {
-                0 => return,
-                1 => "call-reject",
-                _ => "call-answer",
-            };
-            self.people[usize::from(person)].said.push(json!({ "type": kind, "callId": call }));
-        }
-    }
-
-    // --- media ---
-
-    fn run_worker(&mut self, index: usize) {
-        let (datagrams, messages) = self.node.workers[index].run(self.node.clock, self.now);
-        let from = self.node.workers[index].address;
-        let bytes: usize = datagrams.iter().map(|(_, data)| data.len()).sum();
-        if bytes > OUTBOX_BYTES_MAX {
-            self.judge(broken("bounds", format!("worker {index} had {bytes} bytes to send at once")));
-        }
-        let kept = self.node.workers[index].kept_of_strangers;
-        self.nothing_grows("the SFU", kept);
-        for (to, data) in datagrams {
-            let verdict = self.nonces.sent(self.far_end_at(to), &data);
-            self.judge(verdict);
-            self.send_down(from, to, data);
-        }
-        for message in messages {
-            let due = self.now + HOP;
-            self.at(due, Event::FromMedia { worker: index, message });
-        }
-    }
-
-    /// Whose outside address it is.
-    fn owner(&self, outside: SocketAddr) -> Option<usize> {
-        self.people.iter().position(|person| match &person.nat {
-            None => person.ip == outside.ip(),
-            Some(_) => outside.ip() == IpAddr::V4(Ipv4Addr::new(203, 0, 113, person.id as u8 + 1)),
-        })
-    }
-
-    fn far_end_at(&self, outside: SocketAddr) -> Option<SocketAddr> {
-        let person = &self.people[self.owner(outside)?];
-        match &person.nat {
-            None => Some(outside),
-            Some(_) => None,
-        }
-    }
-
-    fn link_of(&self, outside: SocketAddr) -> usize {
-        self.owner(outside).unwrap_or(self.people.len())
-    }
-
-    fn capture(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
-        self.digester.datagram(self.now, from, to, data);
-        if self.captured.len() == CAPTURE_PACKETS {
-            self.captured.pop_front();
-        }
-        self.captured.push_back(Captured { at: self.now, from, to, data: data.to_vec() });
-    }
-
-    fn send_down(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
-        self.capture(from, to, &data);
-        let link = self.link_of(to);
-        for (at, data) in self.links[link][1].send(self.now, &data) {
-            self.at(at, Event::ToClient { from, to, data });
-        }
-    }
-
-    /// A datagram leaves an outside address for the server, through its owner's path.
-    pub(crate) fn send_up(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
-        self.capture(from, to, &data);
-        let link = self.link_of(from);
-        for (at, data) in self.links[link][0].send(self.now, &data) {
-            self.at(at, Event::ToServer { from, to, data });
-        }
-    }
-
-    fn reaches_server(&mut self, from: SocketAddr, to: SocketAddr, data: Vec<u8>) {
-        let stranger = self.owner(from).is_none();
-        if let Some(worker) = self.node.workers.iter_mut().find(|worker| worker.address == to) {
-            worker.datagram(if stranger {
-                ForWorker::FromStranger(from, data)
-            } else {
-                ForWorker::Datagram(from, data)
-            });
-        } else if to == TURN {
-            let client =
-                relay_core::ClientAddr { transport: relay_core::Transport::Udp, remote: from, local: to };
-            self.relay_with(relay_core::Input::FromClient { client, data: &data }, &data);
-        } else if to.ip() == SERVER && self.bound_ports.contains(&relay_core::RelayedAddr::udp(to)) {
-            let relayed = relay_core::RelayedAddr::udp(to);
-            self.relay_with(relay_core::Input::FromPeer { relayed, peer: from, data: &data }, &data);
-        }
-    }
-
-    fn reaches_client(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
-        if let Some(owner) = self.owner(to) {
-            let now = self.now;
-            let person = &mut self.people[owner];
-            let inside = match &person.nat {
-                Some(nat) => nat.inbound(now, to.port(), from),
-                None => Some(to),
-            };
-            if let Some(leg) =
-                inside.and_then(|at| person.legs.iter_mut().flatten().find(|leg| leg.address == at))
-            {
-                leg.receive(now, from, data);
-            }
-            return;
-        }
-        self.reaches_relay_people(from, to, data);
-    }
-
-    fn poll_person(&mut self, id: usize) {
-        let person = &mut self.people[id];
-        if person.deadline() <= self.now {
-            let (room, own) = (person.room, person.id);
-            for (address, happened) in person.poll(self.now) {
-                match happened {
-                    Happened::Transmit(to, data) => {
-                        let now = self.now;
-                        let person = &mut self.people[id];
-                        let from = person.nat.as_mut().map_or(address, |nat| nat.outbound(now, address, to));
-                        self.send_up(from, to, data);
-                    }
-                    Happened::Packet(packet) => {
-                        self.summary.packets += 1;
-                        let now = self.now;
-                        let jumps = self.people[id].jumps.entry(packet.consumer.clone()).or_default();
-                        match self.consumers.got((own, room), &packet, jumps.explain(now)) {
-                            Ok(true) => jumps.used(now),
-                            Ok(false) => {}
-                            Err(violation) => self.judge(Err(violation)),
-                        }
-                    }
-                    Happened::Lost => {}
-                }
-            }
-        }
-        let person = &mut self.people[id];
-        if let Some(complaint) = person.complaint.take() {
-            self.judge(broken("told", complaint));
-        }
-        let person = &mut self.people[id];
-        let conn = person.conn;
-        for message in std::mem::take(&mut person.said) {
-            if let Some(conn) = conn {
-                let due = self.now + SIGNALING_DELAY;
-                self.at(due, Event::Up { conn, message });
-            }
         }
     }
 
@@ -658,7 +409,8 @@ impl World {
             self.permissions.closed(port);
         }
         let (at, wall) = (self.node.clock.read(self.now), self.node.wall(self.now));
-        self.node.relay = Node::relay(at, wall, &mut self.dice);
+        self.node.restart_relay(at, wall, &mut self.dice);
+        self.greedy.iter_mut().for_each(|user| user.begin_again(self.now));
     }
 
     pub(crate) fn media_addresses(&self) -> Vec<SocketAddr> {
@@ -680,6 +432,9 @@ impl World {
             if self.people[usize::from(id)].conn.is_none() {
                 self.at(self.now, Event::Connect { person: id });
             }
+        }
+        for user in &mut self.greedy {
+            user.leave(self.now);
         }
         trouble::undo(self);
     }

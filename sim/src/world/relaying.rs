@@ -1,15 +1,20 @@
 //! The relay in the world: its outputs carried out, its promises watched, its users and their peers.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use turn::relay as relay_core;
+use turn::stun::attributes::Kind as Attribute;
 
-use super::{LATE_PACE, PARTING, STRANGERS_MAX, World};
-use crate::node::{SERVER, TURN};
+use super::{Event, LATE_PACE, PARTING, STRANGERS_MAX, World};
+use crate::dice::Dice;
+use crate::epoch::UNIX_START;
+use crate::nat::{Dependence, Nat};
+use crate::node::{SERVER, TURN, USER_QUOTA};
 use crate::oracle::broken;
-use crate::relay_user::nonce_of;
+use crate::plan::Kind;
+use crate::relay_user::{CREDENTIALS_SECS, RelayUser, Way, nonce_of};
 
 impl World {
     pub(super) fn relay(&mut self, input: relay_core::Input<'_>) {
@@ -24,7 +29,7 @@ impl World {
         };
         let stranger = match input {
             relay_core::Input::FromClient { client, .. } => {
-                !self.relay_users.iter().any(|user| user.address == client.remote)
+                !self.relay_users.iter().chain(&self.greedy).any(|user| user.is_at(client.remote))
             }
             _ => false,
         };
@@ -90,8 +95,11 @@ impl World {
     /// What the relay says it grants, by whatever path the answer then takes.
     fn grant_if_told(&mut self, client: &relay_core::ClientAddr, answer: &[u8]) {
         use turn::stun::header::{Class, Method};
-        let Some(user) = self.relay_users.iter().find(|user| user.address == client.remote) else { return };
         let Ok(message) = turn::stun::Message::parse(answer) else { return };
+        if message.xor_address(Attribute::XOR_MAPPED_ADDRESS).is_some_and(|mapped| mapped != client.remote) {
+            self.judge(broken("mapped", format!("{} is told another address", client.remote)));
+        }
+        let Some(user) = self.relay_users.iter().find(|user| user.is_at(client.remote)) else { return };
         let wall = self.node.wall(self.now).as_secs();
         if message.class() == Class::Success && message.method() == Method::ALLOCATE && user.expires < wall {
             let late = wall - user.expires;
@@ -141,8 +149,20 @@ impl World {
 
     pub(super) fn reaches_relay_people(&mut self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
         let now = self.now;
-        if let Some(user) = self.relay_users.iter_mut().find(|user| user.address == to) {
+        if let Some(user) = self.greedy.iter_mut().find(|user| user.is_at(to)) {
             user.receive(now, data);
+            self.nobody_has_more_than_the_quota();
+        } else if let Some(user) = self.relay_users.iter_mut().find(|user| user.is_at(to)) {
+            let inside = match &user.nat {
+                Some(nat) => nat.inbound(now, to.port(), from),
+                None => Some(to),
+            };
+            if inside == Some(user.address) {
+                user.receive(now, data);
+            } else if inside.is_some() && inside == user.peer_inside && data == b"ping" {
+                let outside = user.outside(now, user.peer_inside, from);
+                self.send_up(outside, from, b"pong".to_vec());
+            }
         } else if self.relay_users.iter().any(|user| user.peer == to) && data == b"ping" {
             self.send_up(to, from, b"pong".to_vec());
         }
@@ -151,11 +171,88 @@ impl World {
     pub(super) fn poll_relay_users(&mut self) {
         let pace = if self.now > PARTING { LATE_PACE } else { Duration::from_millis(100) };
         for index in 0..self.relay_users.len() {
+            self.meet_the_peer(index);
             let user = &mut self.relay_users[index];
-            let from = user.address;
             for data in user.poll(self.now, pace) {
-                self.send_up(from, TURN, data);
+                let outside = self.relay_users[index].outside(self.now, None, TURN);
+                self.send_up(outside, TURN, data);
+            }
+        }
+        for index in 0..self.greedy.len() {
+            let from = self.greedy[index].address;
+            for data in self.greedy[index].poll(self.now, pace) {
+                self.capture(from, TURN, &data);
+                let due = self.now + GREEDY_DELAY;
+                self.at(due, Event::ToServer { from, to: TURN, data });
+            }
+        }
+    }
+
+    /// Puts a user of the relay behind a NAT, and its peer with it, where the plan says so.
+    pub(super) fn settle(&mut self, user: &mut RelayUser, id: u16) {
+        if !self.plan.has(Kind::RelayNat) && !self.plan.has(Kind::Hairpin) {
+            return;
+        }
+        let mut dice = Dice::new(self.plan.seed, &format!("relay nat {id}"));
+        let (mapping, filtering) = (*dice.pick(&Dependence::ALL), *dice.pick(&Dependence::ALL));
+        let nat = Nat::new(user.address.ip(), mapping, filtering, Duration::from_secs(30));
+        user.nat = Some(nat.hairpinning(dice.chance(0.5)));
+        user.address = SocketAddr::from(([10, 1, id as u8, 2], 4000));
+        user.peer_inside =
+            self.plan.has(Kind::Hairpin).then(|| SocketAddr::from(([10, 1, id as u8, 3], 7000)));
+    }
+
+    /// A peer behind the user's NAT sends to the relayed address, so that the NAT lets answers in, and the user hears where
+    /// it is seen. Both also try the short way: by each other's outside address, through the NAT and back.
+    fn meet_the_peer(&mut self, index: usize) {
+        let (now, user) = (self.now, &mut self.relay_users[index]);
+        let (Some(relayed), Some(peer), false) = (user.relayed, user.peer_inside, now < user.deadline())
+        else {
+            return;
+        };
+        let seen = user.outside(now, Some(peer), relayed);
+        user.follow(seen);
+        let (mapped, own) = (user.mapped, user.address);
+        if let Some(nat) = &mut user.nat {
+            let there = nat.hairpin(now, own, seen) == Some(peer);
+            let back = mapped.is_some_and(|mapped| nat.hairpin(now, peer, mapped) == Some(own));
+            self.summary.hairpinned += u64::from(there) + u64::from(back);
+        }
+        self.send_up(seen, relayed, b"punch".to_vec());
+    }
+
+    pub(crate) fn rebind_relay_user(&mut self, user: usize) {
+        let users = self.relay_users.len().max(1);
+        if let Some(nat) = self.relay_users.get_mut(user % users).and_then(|user| user.nat.as_mut()) {
+            nat.rebind();
+        }
+    }
+
+    /// Two accounts ask for an allocation from so many ports; nobody else's packets are lost for it.
+    pub(crate) fn greed(&mut self, users: u16) {
+        let expires = (UNIX_START + self.now).as_secs() + CREDENTIALS_SECS;
+        for number in 0..users {
+            let port = 5000 + 16 * (self.greedy.len() as u16);
+            let name = if number % 3 == 0 { "greedier" } else { "greedy" };
+            let (address, peer) = (SocketAddr::new(GREEDY, port), SocketAddr::from(([8, 8, 8, 8], 1)));
+            let mut user = RelayUser::new(name, address, peer, Way::Indication, expires, &mut self.dice);
+            user.idle = true;
+            self.greedy.push(user);
+        }
+    }
+
+    /// `quota`: nobody holds more allocations than one may.
+    fn nobody_has_more_than_the_quota(&mut self) {
+        for name in ["greedy", "greedier"] {
+            let held =
+                self.greedy.iter().filter(|user| user.is_called(name) && user.relayed.is_some()).count();
+            if held > USER_QUOTA {
+                self.judge(broken("quota", format!("{name} has {held} allocations")));
             }
         }
     }
 }
+
+/// Where the greedy ones are, on a path of their own that is always well.
+pub(super) const GREEDY: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 115, 1));
+pub(super) const GREEDY_DELAY: Duration = Duration::from_millis(10);

@@ -65,6 +65,19 @@ fn one_datagram_more_is_another_digest() {
 }
 
 #[test]
+fn ports_run_out_and_neighbours_meet_through_their_nat() {
+    let with = |seed, kinds: &[Kind]| {
+        let plan = Plan { kinds: kinds.to_vec(), relay_users: 2, ..Plan::of(seed) };
+        sim::run(plan).expect("holds")
+    };
+    let exhausted: u64 = (0..6).map(|seed| with(seed, &[Kind::Exhausted, Kind::RelayNat]).refused).sum();
+    assert!(exhausted > 0, "486 and 508 were heard");
+    let hairpinned: Vec<u64> = (0..6).map(|seed| with(seed, &[Kind::Hairpin]).hairpinned).collect();
+    assert!(hairpinned.iter().any(|count| *count > 100), "{hairpinned:?}");
+    assert!(hairpinned.contains(&0), "not every NAT hairpins: {hairpinned:?}");
+}
+
+#[test]
 fn every_kind_of_trouble_is_met_by_the_seeds() {
     for kind in Kind::ALL {
         assert!((0..SEEDS).any(|seed| Plan::of(seed).has(kind)), "{kind:?}");
