@@ -136,7 +136,7 @@ impl Node {
 /// Ports of a relay that is easily exhausted.
 const FEW_PORTS: RangeInclusive<u16> = 49_152..=49_191;
 /// What one user may hold of them.
-pub const USER_QUOTA: usize = 30;
+pub const USER_QUOTA: usize = 20;
 
 fn relay(is_small: bool, now: Instant, unix: Duration, dice: &mut Dice) -> Relay {
     let config = RelayConfig {
