@@ -6,6 +6,7 @@ use common::control::ConsumerType;
 use common::ids::{PeerId, ProducerId, RoomId};
 use common::rtp_parameters::{MediaKind, RtpParameters};
 
+use crate::codec::dependency_descriptor::Structure;
 use crate::codec::{Codec, Frame};
 use crate::keyframe::KeyframeRequests;
 use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
@@ -63,6 +64,8 @@ pub struct Encoding {
     pub reception: Reception,
     /// Its newest packets.
     pub store: Store,
+    /// What its dependency descriptors refer to (AV1).
+    pub structure: Option<Structure>,
     /// Layers within it.
     pub layers: LayersHeard,
     /// What was asked of it.
@@ -90,6 +93,8 @@ pub struct ProducerExtensions {
     pub transport_cc: Option<u8>,
     /// Loudness (RFC 6464), of audio.
     pub audio_level: Option<u8>,
+    /// Dependency descriptor, of AV1.
+    pub dependencies: Option<u8>,
 }
 
 /// A published track.
@@ -164,6 +169,7 @@ impl Producer {
             encodings.push(Encoding::default());
         }
         let transport_cc = id_of(uri::TRANSPORT_CC);
+        let payload_format = codec.map_or(Codec::Audio, Codec::of);
         Self {
             room,
             peer,
@@ -176,7 +182,7 @@ impl Producer {
                 ProducerType::Svc => ConsumerType::Svc,
             },
             paused,
-            codec: codec.map_or(Codec::Audio, Codec::of),
+            codec: payload_format,
             clock_rate_hz: codec.map_or(90_000, |codec| codec.clock_rate),
             payload_type: codec.map_or(0, |codec| codec.payload_type),
             rtx_payload_type: rtp.codecs.iter().find(|it| is_rtx(&it.mime_type)).map(|it| it.payload_type),
@@ -190,6 +196,7 @@ impl Producer {
                 repaired_rid: id_of(uri::REPAIRED_RID),
                 transport_cc,
                 audio_level: id_of(uri::AUDIO_LEVEL).filter(|_| kind == MediaKind::Audio),
+                dependencies: id_of(uri::DEPENDENCY_DESCRIPTOR).filter(|_| payload_format == Codec::Av1),
             },
             extension_ids: rtp.header_extensions.iter().map(|it| (it.uri.clone(), it.id)).collect(),
             consumable: mapping.consumable,
@@ -198,10 +205,11 @@ impl Producer {
         }
     }
 
-    /// Whether its subscribers choose layers, and we see which packet is of which: AV1 names them in a header extension that
-    /// is not read here.
+    /// Whether its subscribers choose layers, and we see which packet is of which: AV1 names them in a header extension
+    /// that the publisher may not have.
     pub fn has_layers(&self) -> bool {
-        self.consumer_type != ConsumerType::Simple && self.codec != Codec::Av1
+        self.consumer_type != ConsumerType::Simple
+            && (self.codec != Codec::Av1 || self.extensions.dependencies.is_some())
     }
 
     /// What added to a timestamp of encoding `to` gives that of encoding `from` for the same moment, as far as sender

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::codec::Frame;
 use crate::feedback::ReportBlock;
 
 /// Further gaps are a lost connection, not lost packets: they are given up (mediasoup's window is 1000).
@@ -175,6 +176,8 @@ pub struct Kept {
     pub timestamp: u32,
     /// M bit.
     pub marker: bool,
+    /// What its descriptors say; the extensions that said it are not kept.
+    pub frame: Frame,
     /// Without header and padding.
     pub payload: Vec<u8>,
 }
@@ -189,7 +192,14 @@ pub struct Store {
 impl Store {
     /// Keeps a packet. `false` when it is there already, or so old that it may have been: nothing that a consumer was
     /// sent may be sealed for it again.
-    pub fn keep(&mut self, sequence: u64, timestamp: u32, marker: bool, payload: &[u8]) -> bool {
+    pub fn keep(
+        &mut self,
+        sequence: u64,
+        timestamp: u32,
+        marker: bool,
+        frame: Frame,
+        payload: &[u8],
+    ) -> bool {
         if sequence + KEPT_MAX as u64 <= self.newest {
             return false;
         }
@@ -205,6 +215,7 @@ impl Store {
         slot.sequence = sequence;
         slot.timestamp = timestamp;
         slot.marker = marker;
+        slot.frame = frame;
         slot.payload.clear();
         slot.payload.extend_from_slice(payload);
         true
@@ -254,11 +265,11 @@ mod tests {
     #[test]
     fn kept_packets_are_found_until_others_take_their_place() {
         let mut store = Store::default();
-        assert!(store.keep(0, 5, true, b"zero"));
-        assert!(!store.keep(0, 5, true, b"zero"));
+        assert!(store.keep(0, 5, true, Frame::default(), b"zero"));
+        assert!(!store.keep(0, 5, true, Frame::default(), b"zero"));
         assert_eq!(store.find(0).map(|kept| &kept.payload[..]), Some(&b"zero"[..]));
-        assert!(store.keep(KEPT_MAX as u64, 6, false, b"next"));
+        assert!(store.keep(KEPT_MAX as u64, 6, false, Frame::default(), b"next"));
         assert!(store.find(0).is_none());
-        assert!(!store.keep(0, 5, true, b"zero"), "too old to be told from a repetition");
+        assert!(!store.keep(0, 5, true, Frame::default(), b"zero"), "too old to be told from a repetition");
     }
 }

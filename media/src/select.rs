@@ -111,6 +111,9 @@ impl Selector {
         if frame.start && newest {
             self.follow_preferred(frame);
         }
+        if frame.opens && newest && self.is_highest_wanted(frame) && frame.temporal <= self.temporal {
+            self.temporal = self.preferred_temporal;
+        }
         if frame.temporal > self.temporal || frame.spatial > self.spatial {
             Decision::Skip
         } else {
@@ -118,9 +121,14 @@ impl Selector {
         }
     }
 
+    /// Whether a frame of this spatial layer is the last that the consumer gets of its picture.
+    fn is_highest_wanted(&self, frame: &Frame) -> bool {
+        frame.spatial == self.spatial || frame.is_top && frame.spatial < self.spatial
+    }
+
     /// Down at the start of any picture, so that none is cut. Up at a keyframe; temporally also where what follows does not
     /// refer to what was left out: one layer at a time at VP8's Y bit (RFC 7741 §4.2), to any behind VP9's U bit (RFC 9628
-    /// §4.2).
+    /// §4.2). AV1 says so at the last frame of a picture, see [`Selector::decide`].
     fn follow_preferred(&mut self, frame: &Frame) {
         self.spatial = self.spatial.min(self.preferred_spatial);
         if frame.keyframe {
@@ -147,7 +155,18 @@ mod tests {
 
     const fn vp8(keyframe: bool, start: bool, temporal: u8, sync: bool) -> Frame {
         let vp8 = crate::codec::Vp8Ids { picture: None, long: false, tl0: None, key: None };
-        Frame { keyframe, start, end: false, spatial: 0, temporal, sync, up: false, vp8 }
+        Frame {
+            keyframe,
+            start,
+            end: false,
+            spatial: 0,
+            temporal,
+            sync,
+            up: false,
+            opens: false,
+            is_top: false,
+            vp8,
+        }
     }
 
     /// The first packet of a VP9 layer frame.
@@ -211,6 +230,43 @@ mod tests {
         assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Skip);
         assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Forward);
         assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Forward);
+    }
+
+    #[test]
+    fn av1_goes_up_at_the_last_frame_of_a_picture_that_opens_its_layer() {
+        let frame = |spatial: u8, temporal, opens| Frame {
+            start: spatial == 0,
+            end: true,
+            spatial,
+            opens,
+            is_top: spatial == 2,
+            ..vp8(false, false, temporal, false)
+        };
+        let mut selector = Selector::new(1);
+        selector.choose(std::iter::once(true));
+        let key = Frame { keyframe: true, ..frame(0, 0, true) };
+        assert_eq!(selector.decide(0, &key, true), Decision::Switch);
+        selector.prefer(1, Some(0));
+        let forwarded = |selector: &mut Selector, frame: Frame| {
+            let decision = selector.decide(0, &frame, true);
+            (decision == Decision::Forward, selector.cuts_behind(&frame))
+        };
+        assert_eq!(forwarded(&mut selector, frame(0, 1, false)), (false, false), "down at once");
+        assert_eq!(forwarded(&mut selector, frame(0, 0, true)), (true, false));
+        assert_eq!(forwarded(&mut selector, frame(1, 0, true)), (true, true), "the picture ends here");
+        assert_eq!(forwarded(&mut selector, frame(2, 0, true)), (false, false));
+        selector.prefer(1, None);
+        assert_eq!(forwarded(&mut selector, frame(0, 0, true)), (true, false));
+        assert_eq!(forwarded(&mut selector, frame(1, 0, false)), (true, true));
+        assert_eq!(forwarded(&mut selector, frame(0, 1, false)), (false, false), "nothing has opened it");
+        assert_eq!(
+            forwarded(&mut selector, frame(0, 0, true)),
+            (true, false),
+            "nor does a lower layer's frame"
+        );
+        assert_eq!(forwarded(&mut selector, frame(0, 1, false)), (false, false));
+        assert_eq!(forwarded(&mut selector, frame(1, 0, true)), (true, true));
+        assert_eq!(forwarded(&mut selector, frame(0, 1, false)), (true, false), "open");
     }
 
     #[test]

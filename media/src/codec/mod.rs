@@ -1,14 +1,18 @@
 //! What forwarding must know about a payload: whether a keyframe starts here, its layer, and the picture ids that have to
 //! stay continuous (VP8: RFC 7741; VP9: RFC 9628; H264: RFC 6184; AV1: the AV1 RTP payload format).
 //!
-//! Only descriptors are read, never pictures. A payload that is too short reads as "no keyframe, lowest layer".
+//! Only descriptors are read, never pictures. A payload that is too short reads as "no keyframe, lowest layer". AV1's layers
+//! stand in a header extension: [`describe`].
 
 use common::rtp_parameters::RtpCodecParameters;
 
+mod av1;
+pub mod dependency_descriptor;
 mod h264;
 mod vp8;
 mod vp9;
 
+pub use av1::describe;
 pub(crate) use vp8::patch as patch_vp8;
 
 /// Codecs that the router knows.
@@ -47,18 +51,22 @@ impl Codec {
 pub struct Frame {
     /// A decoder can start with this packet.
     pub keyframe: bool,
-    /// The picture starts with this packet (VP8, VP9).
+    /// The picture starts with this packet (VP8, VP9, AV1).
     pub start: bool,
-    /// The frame of this spatial layer ends with this packet (VP9).
+    /// The frame of this spatial layer ends with this packet (VP9, AV1).
     pub end: bool,
-    /// Spatial layer within the encoding (VP9).
+    /// Spatial layer within the encoding (VP9, AV1).
     pub spatial: u8,
-    /// Temporal layer (VP8, VP9).
+    /// Temporal layer (VP8, VP9, AV1).
     pub temporal: u8,
     /// The frame needs no other of its temporal layer: from here on the layer can be decoded (VP8's Y bit).
     pub sync: bool,
     /// Later pictures of higher temporal layers need none of those layers before this one (VP9's U bit).
     pub up: bool,
+    /// From this frame on all temporal layers of its spatial layer can be decoded (AV1).
+    pub opens: bool,
+    /// No frame of the encoding is of a higher spatial layer (AV1).
+    pub is_top: bool,
     /// VP8's ids, when the payload has them.
     pub vp8: Vp8Ids,
 }
@@ -85,10 +93,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> Frame {
         Codec::H264 { announced } => {
             Frame { keyframe: h264::keyframe(payload, announced).unwrap_or(false), ..Frame::default() }
         }
-        // N: a new coded video sequence starts (aggregation header, W and N bits).
-        Codec::Av1 => {
-            Frame { keyframe: payload.first().is_some_and(|first| first & 0x08 != 0), ..Frame::default() }
-        }
+        Codec::Av1 => av1::inspect(payload).unwrap_or_default(),
     }
 }
 

@@ -89,13 +89,17 @@ impl Sfu {
             }
             return;
         }
-        if producer.nack && !encoding.store.keep(sequence, header.timestamp, header.marker, payload) {
+        let mut frame = codec::inspect(producer.codec, payload);
+        if let Some(descriptor) = producer.extensions.dependencies.and_then(|id| header.extensions.find(id)) {
+            let newest = encoding.reception.newest().is_none_or(|newest| sequence > newest);
+            codec::describe(&mut frame, descriptor, &mut encoding.structure, newest);
+        }
+        if producer.nack && !encoding.store.keep(sequence, header.timestamp, header.marker, frame, payload) {
             return;
         }
         let arrival = ticks(now, self.start, producer.clock_rate_hz);
         encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
         encoding.reception.octets += payload.len() as u64;
-        let frame = codec::inspect(producer.codec, payload);
         encoding.layers.note(&frame);
         if frame.keyframe {
             encoding.keyframes.on_keyframe();
@@ -201,7 +205,6 @@ impl Sfu {
         let Some(kept) = producer.encodings[usize::from(sent.encoding)].store.find(sent.sequence) else {
             return;
         };
-        let frame = codec::inspect(producer.codec, &kept.payload);
         let sequence = consumer.rtx_sequence;
         consumer.rtx_sequence += 1;
         let fields = HeaderFields {
@@ -219,7 +222,7 @@ impl Sfu {
             transport,
             &out,
             &kept.payload,
-            &frame,
+            &kept.frame,
             Extensions::default(),
             &mut self.outbox,
         ) {
@@ -344,7 +347,7 @@ fn catch_up(
             marker: kept.marker,
             payload: &kept.payload,
             extensions: Extensions::default(),
-            frame: codec::inspect(producer.codec, &kept.payload),
+            frame: kept.frame,
         };
         forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
     }
