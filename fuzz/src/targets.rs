@@ -5,6 +5,7 @@ use crate::Target;
 pub mod channel_data;
 pub mod codec;
 pub mod config;
+pub mod dependency_descriptor;
 pub mod frames;
 pub mod hub;
 pub mod jwt;
@@ -29,6 +30,6 @@ macro_rules! all {
 }
 
 all! {
-    channel_data codec config frames hub jwt messages ortc relay rtcp rtp sfu srtp stun_ice stun_turn token_keys
+    channel_data codec config dependency_descriptor frames hub jwt messages ortc relay rtcp rtp sfu srtp stun_ice stun_turn token_keys
     turnserver_conf
 }
