@@ -425,6 +425,15 @@ pub enum EventKind {
     },
     /// Who speaks in the room now; the event's peer is whoever was looked at last.
     ActiveSpeaker(Option<PeerId>),
+    /// What the link towards a subscriber is taken to carry, when that has changed by a tenth.
+    Downlink {
+        /// Bits per second.
+        available_bitrate: u64,
+        /// Packets lost over packets sent lately, 0–1.
+        loss: f32,
+        /// From sending to feedback.
+        round_trip: std::time::Duration,
+    },
     /// Our own view of a peer's reception, from RTCP, over the last interval.
     Reception {
         /// Packets lost over packets expected, 0–1.

@@ -41,6 +41,103 @@ pub enum Item<'a> {
         /// Our source.
         ssrc: u32,
     },
+    /// What became of packets by their transport-wide sequence numbers.
+    TransportFeedback(TransportFeedback<'a>),
+    /// Receiver estimated maximum bitrate, in bits per second.
+    Remb(u64),
+}
+
+/// More packets than that are not in flight: what a feedback packet says beyond them is not read.
+const REPORTED_MAX: usize = 2048;
+
+/// Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions §3.1), from the base sequence number on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransportFeedback<'a> {
+    body: &'a [u8],
+}
+
+impl<'a> TransportFeedback<'a> {
+    /// `body` follows the SSRCs.
+    fn new(body: &'a [u8]) -> Option<Self> {
+        (body.len() >= 8).then_some(Self { body })
+    }
+
+    /// The receiver's clock, 24 bits in units of 64 ms.
+    pub fn reference(&self) -> u32 {
+        word(self.body, 4) >> 8
+    }
+
+    /// Sequence numbers, each with its arrival after the one before it (the first after the reference) in units of 250 µs
+    /// when it has arrived. Ends where the packet is malformed.
+    pub fn packets(&self) -> impl Iterator<Item = (u16, Option<i16>)> + 'a {
+        let base = u16::from_be_bytes([self.body[0], self.body[1]]);
+        let count = usize::from(u16::from_be_bytes([self.body[2], self.body[3]]));
+        let symbols = Symbols { chunks: &self.body[8..], chunk: 0, at: 0, length: 0 };
+        let mut deltas = symbols.behind(count);
+        symbols.take(count.min(REPORTED_MAX)).enumerate().map_while(move |(at, symbol)| {
+            let delta = match symbol {
+                1 => {
+                    let (delta, rest) = deltas.split_first()?;
+                    deltas = rest;
+                    Some(i16::from(*delta))
+                }
+                2 => {
+                    let (delta, rest) = deltas.split_first_chunk::<2>()?;
+                    deltas = rest;
+                    Some(i16::from_be_bytes(*delta))
+                }
+                _ => None,
+            };
+            Some((base.wrapping_add(at as u16), delta))
+        })
+    }
+}
+
+/// The two-bit symbols of status chunks: 0 lost, 1 and 2 arrived with a small or large delta.
+#[derive(Clone)]
+struct Symbols<'a> {
+    chunks: &'a [u8],
+    chunk: u16,
+    at: u16,
+    length: u16,
+}
+
+impl<'a> Symbols<'a> {
+    fn open_chunk(&mut self) -> Option<()> {
+        let (chunk, rest) = self.chunks.split_first_chunk::<2>()?;
+        (self.chunks, self.chunk, self.at) = (rest, u16::from_be_bytes(*chunk), 0);
+        self.length = match self.chunk >> 14 {
+            0 | 1 => self.chunk & 0x1fff,
+            2 => 14,
+            _ => 7,
+        };
+        Some(())
+    }
+
+    /// What follows the chunks of `count` symbols.
+    fn behind(&self, mut count: usize) -> &'a [u8] {
+        let mut symbols = self.clone();
+        while count > 0 && symbols.open_chunk().is_some() {
+            count = count.saturating_sub(symbols.length.into());
+        }
+        symbols.chunks
+    }
+}
+
+impl Iterator for Symbols<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        while self.at == self.length {
+            self.open_chunk()?;
+        }
+        self.at += 1;
+        Some(match self.chunk >> 14 {
+            0 | 1 => self.chunk >> 13 & 3,
+            2 => self.chunk >> (14 - self.at) & 1,
+            _ => self.chunk >> (14 - 2 * self.at) & 3,
+        })
+    }
 }
 
 /// RFC 3550 §6.4.1.
@@ -81,6 +178,16 @@ pub fn parse<'a>(mut compound: &'a [u8], mut handle: impl FnMut(Item<'a>)) {
             RECEIVER_REPORT if packet.len() >= 8 => blocks(&packet[8..], count, &mut handle),
             TRANSPORT_FEEDBACK if count == 1 && packet.len() >= 12 => {
                 handle(Item::Nack { ssrc: word(packet, 8), entries: &packet[12..] });
+            }
+            TRANSPORT_FEEDBACK if count == 15 => {
+                if let Some(feedback) = packet.get(12..).and_then(TransportFeedback::new) {
+                    handle(Item::TransportFeedback(feedback));
+                }
+            }
+            PAYLOAD_FEEDBACK if count == 15 && packet.get(12..16) == Some(b"REMB") && packet.len() >= 20 => {
+                let mantissa = u64::from(word(packet, 16) & 0x3ffff);
+                let exponent = u32::from(packet[17] >> 2);
+                handle(Item::Remb(mantissa.saturating_mul(1u64.checked_shl(exponent).unwrap_or(u64::MAX))));
             }
             PAYLOAD_FEEDBACK if count == 1 && packet.len() >= 12 => {
                 handle(Item::KeyframeRequest { ssrc: word(packet, 8) });
@@ -336,6 +443,50 @@ mod tests {
         assert_eq!(out[20..22], [0b1101_0001, 0b1010_0000]);
         assert_eq!(out[22..24], [(1000 - 768) as u8, 4]);
         assert_eq!(out[24..28], [0xff, 0xff, 0x1f, 0x3d]);
+    }
+
+    #[test]
+    fn transport_feedback_and_remb_are_read_back() {
+        let arrivals = [Some(1000), None, Some(1004), Some(1003), Some(9000)];
+        let mut out = Vec::new();
+        write_transport_cc(&mut out, 1, 2, 3, 65_530, &arrivals);
+        // A run of 300 lost packets and seven more behind it.
+        let many: Vec<Option<u64>> = (0..307).map(|at| (at == 0 || at > 300).then_some(5000 + at)).collect();
+        write_transport_cc(&mut out, 1, 2, 4, 7, &many);
+        write_remb(&mut out, 1, 2_500_000, &[5]);
+        let read = items(&out);
+        let [Item::TransportFeedback(first), Item::TransportFeedback(second), Item::Remb(bitrate)] = read[..]
+        else {
+            panic!("{read:?}")
+        };
+        let times = |feedback: TransportFeedback<'_>| -> Vec<Option<u64>> {
+            let mut time = i64::from(feedback.reference()) * 256;
+            let each = feedback.packets().map(|(_, delta)| {
+                delta.map(|delta| {
+                    time += i64::from(delta);
+                    time as u64
+                })
+            });
+            each.collect()
+        };
+        assert_eq!(times(first), arrivals);
+        assert_eq!(first.packets().last().map(|(number, _)| number), Some(65_534));
+        assert_eq!(times(second), many);
+        assert_eq!(bitrate / 1000, 2_500);
+    }
+
+    #[test]
+    fn any_transport_feedback_is_survived() {
+        let mut state = 1u32;
+        for _ in 0..2000 {
+            let mut packet = vec![0x8f, 205, 0, 7];
+            packet.extend((0..28).map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            }));
+            let Item::TransportFeedback(feedback) = items(&packet)[0] else { panic!("feedback") };
+            assert!(feedback.packets().count() <= 65_535);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod consumer;
 pub mod demux;
 pub mod dtls;
+pub mod estimate;
 pub mod feedback;
 pub mod framing;
 pub mod ice;

@@ -9,6 +9,7 @@ use common::ids::{PeerId, RoomId, TransportId};
 
 use crate::arrivals::Arrivals;
 use crate::connection::Connection;
+use crate::estimate::Estimator;
 use crate::ice::{IceLite, RemoteAddr};
 use crate::outbox::Outbox;
 use crate::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
@@ -69,6 +70,10 @@ pub struct Transport {
     pub twcc: Option<Arrivals>,
     /// Last sequence number of the transport-cc extension that we wrote.
     pub twcc_sequence: u16,
+    /// How much the client's link carries; present once packets that tell are sent, or the client says it.
+    pub estimator: Option<Estimator>,
+    /// Available bitrate that the hub was last told.
+    pub told_bitrate: Option<u64>,
     /// MIDs given to consumers so far; they are never reused (contract §5.2 f).
     pub next_mid: u32,
     /// CNAME of all its producers (contract §4.2).
@@ -116,6 +121,8 @@ impl Transport {
             sinks: HashMap::new(),
             twcc: None,
             twcc_sequence: 0,
+            estimator: None,
+            told_bitrate: None,
             next_mid: 0,
             cname: None,
             next_report: None,

@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
     feedback::parse(data, |item| ours.push(item));
     assert!(ours.len() <= data.len() / 4, "no more items than words");
     if let Some(theirs) = their_items(data) {
-        assert_eq!(ours.iter().map(seen).collect::<Vec<_>>(), theirs);
+        assert_eq!(ours.iter().filter_map(seen).collect::<Vec<_>>(), theirs);
     }
     round_trip(&ours);
     transport_feedback(data);
@@ -26,13 +26,15 @@ enum Seen {
     KeyframeRequest(u32),
 }
 
-fn seen(item: &Item<'_>) -> Seen {
-    match *item {
+/// `None` for what `rtcp-types` does not know.
+fn seen(item: &Item<'_>) -> Option<Seen> {
+    Some(match *item {
         Item::SenderReport { ssrc, ntp, timestamp } => Seen::SenderReport(ssrc, ntp, timestamp),
         Item::Report(block) => Seen::Report(block),
         Item::Nack { ssrc, entries } => Seen::Nack(ssrc, feedback::nacked(entries).collect()),
         Item::KeyframeRequest { ssrc } => Seen::KeyframeRequest(ssrc),
-    }
+        Item::TransportFeedback(_) | Item::Remb(_) => return None,
+    })
 }
 
 /// Only of a compound packet that is sound to its last byte and has no padding: we read on behind an odd packet, and
@@ -86,7 +88,10 @@ fn of_theirs(block: &TheirBlock<'_>) -> ReportBlock {
 fn round_trip(items: &[Item<'_>]) {
     for item in items {
         let mut out = Vec::new();
-        let mut expected = seen(item);
+        if let Item::TransportFeedback(feedback) = item {
+            assert!(feedback.packets().count() <= 2048, "what a packet makes us do is bounded");
+        }
+        let Some(mut expected) = seen(item) else { continue };
         match &mut expected {
             Seen::SenderReport(ssrc, ntp, timestamp) => {
                 feedback::write_sender_report(&mut out, *ssrc, *ntp, *timestamp, 1, 2);
@@ -100,7 +105,7 @@ fn round_trip(items: &[Item<'_>]) {
             Seen::KeyframeRequest(ssrc) => feedback::write_pli(&mut out, 1, *ssrc),
         }
         let mut again = Vec::new();
-        feedback::parse(&out, |item| again.push(seen(&item)));
+        feedback::parse(&out, |item| again.extend(seen(&item)));
         assert_eq!(again, [expected]);
     }
 }

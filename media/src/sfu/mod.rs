@@ -7,6 +7,7 @@
 
 mod control;
 mod data;
+mod downlink;
 mod objects;
 mod rtcp;
 mod rtp;

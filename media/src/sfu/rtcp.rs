@@ -45,6 +45,8 @@ impl Sfu {
                     self.request_keyframe_for(now, consumer);
                 }
             }
+            Item::TransportFeedback(feedback) => self.on_transport_feedback(now, slot, &feedback),
+            Item::Remb(bitrate) => self.on_remb(now, slot, bitrate),
         }
     }
 
@@ -203,6 +205,7 @@ impl Sfu {
             self.transports[slot].send_rtcp(&mut self.outbox, part);
         }
         self.tell_reception(slot);
+        self.tell_downlink(slot);
         self.tell_producer_scores(now, slot);
         self.tell_consumer_scores(slot);
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::{Counters, Sfu};
 use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
+use crate::estimate::Estimator;
 use crate::outbox::Outbox;
 use crate::producer::Producer;
 use crate::rewrite::{Gap, Numbers};
@@ -217,6 +218,7 @@ impl Sfu {
         let out = Outgoing { fields, sequence, original: Some(wire), numbers: sent.numbers };
         let transport = &mut self.transports[consumer.transport];
         if write(
+            now,
             send_time,
             consumer,
             transport,
@@ -303,6 +305,7 @@ fn forward(
     };
     let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers };
     if write(
+        now,
         send_time,
         consumer,
         transport,
@@ -363,6 +366,7 @@ struct Outgoing {
 
 #[allow(clippy::too_many_arguments)] // as above
 fn write(
+    now: Instant,
     send_time: u32,
     consumer: &Consumer,
     transport: &mut Transport,
@@ -407,6 +411,10 @@ fn write(
     if sent {
         transport.bytes.1 += sealed as u64;
         transport.packets.1 += 1;
+        if let Some((_, sequence)) = transport_cc {
+            let estimator = transport.estimator.get_or_insert_with(|| Estimator::new(now));
+            estimator.on_sent(now, sequence, sealed);
+        }
     }
     sent
 }

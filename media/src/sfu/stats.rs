@@ -37,6 +37,7 @@ impl Sfu {
             "bytesReceived": transport.bytes.0, "bytesSent": transport.bytes.1,
             "packetsReceived": transport.packets.0, "packetsSent": transport.packets.1,
             "currentRoundTripTime": transport.round_trip.map(|it| it.as_secs_f64()),
+            "availableOutgoingBitrate": transport.estimator.as_ref().and_then(|it| it.bitrate()),
         })
     }
 

@@ -4,6 +4,7 @@
 mod client;
 mod hostile;
 mod layers;
+mod links;
 #[cfg(feature = "net")]
 mod net;
 mod packet_path;

@@ -188,6 +188,12 @@ impl Hub {
     }
 }
 
+/// The notification about a subscriber's own link.
+pub(super) fn downlink(available_bitrate: u64, loss: f32, round_trip: Duration) -> Value {
+    let rating = Rating::of(f64::from(loss), round_trip.as_secs_f64());
+    json!({ "type": "downlink", "availableBitrate": available_bitrate, "rating": rating })
+}
+
 fn add(summary: &mut Option<QualitySummary>, rating: Rating, round_trip: f64, lost: f64) {
     let summary = summary.get_or_insert_with(|| QualitySummary {
         reports: 0,

@@ -126,3 +126,22 @@ fn media_news_of_a_peer_that_has_left_is_told_to_nobody() {
     world.say(1, json!({ "type": "leave-room", "requestId": 3 }));
     assert_eq!(reception(&mut world, 12, 0.5, 20), [""; 0]);
 }
+
+#[test]
+fn a_subscriber_alone_is_told_of_its_downlink() {
+    let mut world = World::room();
+    let event = Event {
+        room: RoomId::new("r").expect("an id"),
+        peer: PeerId::new("alice").expect("an id"),
+        kind: EventKind::Downlink {
+            available_bitrate: 800_000,
+            loss: 0.02,
+            round_trip: Duration::from_millis(50),
+        },
+    };
+    world.sent.clear();
+    world.put(Input::Media { worker: 0, message: FromMedia::Event(event) });
+    let told: Vec<Value> = world.told(1, "downlink").into_iter().collect();
+    assert_eq!(told, [json!({ "type": "downlink", "availableBitrate": 800_000, "rating": "good" })]);
+    assert!(world.told(2, "downlink").is_none());
+}

@@ -17,8 +17,10 @@ use media::sfu::{Counters, Input, Output, Sfu, SfuConfig};
 use media::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
 use media::stun;
 
+mod link;
 mod packets;
 
+pub use link::Link;
 pub use packets::*;
 
 struct Client {
@@ -31,6 +33,9 @@ struct Client {
     rtp: Vec<Vec<u8>>,
     rtcp: Vec<Vec<u8>>,
     events: Vec<ConnectionEvent>,
+    link: Option<Link>,
+    /// When what stands in `rtp` came.
+    arrivals: Vec<Instant>,
 }
 
 /// The core and everybody around it. Clients are named by index.
@@ -117,6 +122,8 @@ impl World {
             rtp: Vec::new(),
             rtcp: Vec::new(),
             events: Vec::new(),
+            link: None,
+            arrivals: Vec::new(),
         });
         self.check(index);
         index
@@ -186,8 +193,10 @@ impl World {
             }
             for (to, datagram) in arrived {
                 let client = self.clients.iter_mut().find(|client| client.address == to);
-                if let Some(client) = client {
-                    client.receive(self.now, datagram);
+                match client {
+                    Some(Client { link: Some(link), .. }) => link.push(self.now, datagram),
+                    Some(client) => client.receive(self.now, datagram),
+                    None => {}
                 }
             }
             let mut said = Vec::new();
@@ -218,6 +227,42 @@ impl World {
             }
             assert!(self.drain().is_none());
         }
+    }
+
+    /// What the core sends to a client takes its time from now on.
+    pub fn put_behind_link(&mut self, client: usize, bps: f64) {
+        self.clients[client].link = Some(Link::new(bps, self.now));
+    }
+
+    pub fn link(&mut self, client: usize) -> &mut Link {
+        self.clients[client].link.as_mut().expect("behind a link")
+    }
+
+    /// One millisecond, with what links deliver in it.
+    pub fn pass_millisecond(&mut self) {
+        self.now += Duration::from_millis(1);
+        if self.now >= self.next_check {
+            self.next_check = self.now + Duration::from_secs(5);
+            (0..self.clients.len()).for_each(|client| self.check(client));
+        }
+        for client in &mut self.clients {
+            while let Some((at, datagram)) = client.link.as_mut().and_then(|link| link.pop(self.now)) {
+                client.receive(at, datagram);
+            }
+            client.connection.handle_timeout(self.now);
+        }
+        self.sfu.handle_input(self.now, Input::Timeout);
+        assert!(self.drain().is_none());
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Like `received`, each with its arrival.
+    pub fn received_timed(&mut self, client: usize) -> Vec<(Instant, Vec<u8>)> {
+        let client = &mut self.clients[client];
+        std::mem::take(&mut client.arrivals).into_iter().zip(std::mem::take(&mut client.rtp)).collect()
     }
 
     pub fn pass_without_consent(&mut self, time: Duration) {
@@ -325,6 +370,7 @@ impl World {
 
     /// RTP that has arrived since the last call, opened.
     pub fn received(&mut self, client: usize) -> Vec<Vec<u8>> {
+        self.clients[client].arrivals.clear();
         std::mem::take(&mut self.clients[client].rtp)
     }
 
@@ -388,6 +434,7 @@ impl Client {
                 } else {
                     let opened = inbound.open_rtp(&mut datagram).expect("opens");
                     self.rtp.push(datagram[..opened.len].to_vec());
+                    self.arrivals.push(now);
                 }
             }
             _ => {}

@@ -3,6 +3,7 @@
 use common::control::{Event, EventKind, FromMedia};
 
 use super::*;
+use crate::hub::quality;
 
 impl Hub {
     pub(in crate::hub) fn on_media(&mut self, worker: usize, message: FromMedia) {
@@ -168,6 +169,9 @@ impl Hub {
             EventKind::DataProducerClosed(id) => return self.unpublished_data(&room, &peer, &id),
             EventKind::Reception { loss, round_trip } => {
                 return self.reception(&room, &peer, loss, round_trip);
+            }
+            EventKind::Downlink { available_bitrate, loss, round_trip } => {
+                quality::downlink(available_bitrate, loss, round_trip)
             }
             EventKind::ConsumerClosed(id) => json!({ "type": "consumer-closed", "consumerId": id }),
             EventKind::DataConsumerClosed(id) => {
