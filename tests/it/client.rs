@@ -195,6 +195,15 @@ impl Server {
         }
     }
 
+    /// Waits until a media worker runs: what takes its files away before keeps it from starting.
+    pub async fn media_is_up(&self) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !self.get("/metrics").await.body.contains("# TYPE causeway_media_transports ") {
+            assert!(std::time::Instant::now() < deadline, "no media worker starts");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// Signs in and waits for `connected`.
     pub async fn join(&self, user: &str) -> Client {
         let token = self.token(user).await;

@@ -103,6 +103,7 @@ async fn without_files_the_listeners_neither_spin_nor_die() {
     let server = Server::start_with(&[&known_secret()]);
     let ports = ports(&server);
     server.sign_in("early").await.close_normally().await;
+    server.media_is_up().await;
     server.limit(Resource::Nofile, Some(3));
     let (before, waited) = (server.cpu_ticks(), Duration::from_secs(2));
     let mut waiting = Vec::new();
