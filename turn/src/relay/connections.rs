@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::addresses::Family;
 use super::io::{ClientAddr, PeerConnectionId};
 use crate::routes::AllocationId;
 use crate::stun::header::TransactionId;
@@ -115,9 +116,9 @@ impl PeerConnections {
         Some(connection)
     }
 
-    /// One of this allocation's.
-    pub(super) fn any_of(&self, owner: AllocationId) -> Option<PeerConnectionId> {
-        self.ids_of(owner).next()
+    /// One of this allocation's, to a peer of this family.
+    pub(super) fn any_of(&self, owner: AllocationId, family: Family) -> Option<PeerConnectionId> {
+        self.ids_of(owner).find(|id| Family::of(self.by_id[id].peer.ip()) == family)
     }
 
     pub(super) fn next_end(&self) -> Option<Instant> {

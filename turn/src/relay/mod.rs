@@ -278,7 +278,7 @@ impl Relay {
 
     fn remove(&mut self, id: AllocationId) {
         self.change_routes(id, |routes, owner, share| routes.remove(owner.id, share));
-        self.close_connections_of(id);
+        Family::ALL.into_iter().for_each(|family| self.close_connections_of(id, family));
         let allocation = self.allocations.remove(id.0 as usize);
         self.by_client.remove(&allocation.client);
         if let Some(at) = allocation.expires() {
@@ -304,6 +304,7 @@ impl Relay {
             self.change_routes(id, |routes, owner, share| {
                 routes.remove_socket(owner.id, share, side.relayed)
             });
+            self.close_connections_of(id, family);
             self.release(id, side.relayed);
         });
     }

@@ -145,9 +145,9 @@ impl Relay {
         }
     }
 
-    /// Ends an allocation's connections with it (RFC 6062 §5.1).
-    pub(super) fn close_connections_of(&mut self, id: AllocationId) {
-        while let Some(connection) = self.connections.any_of(id) {
+    /// Ends the connections of an allocation's address with it (RFC 6062 §5.1).
+    pub(super) fn close_connections_of(&mut self, id: AllocationId, family: Family) {
+        while let Some(connection) = self.connections.any_of(id, family) {
             self.close_connection(connection);
         }
     }

@@ -12,6 +12,7 @@ mod ipv6;
 mod loopback;
 #[cfg(feature = "net")]
 mod lost;
+mod model;
 mod oracles;
 mod packet_path;
 mod reservations;
