@@ -198,7 +198,7 @@ impl Model {
     }
 
     fn fits(&self, relayed: RelayedAddr, wish: Wish) -> bool {
-        let is_even = relayed.port % 2 == 0;
+        let is_even = relayed.port.is_multiple_of(2);
         self.is_free(relayed)
             && match wish {
                 Wish::Even => is_even,
