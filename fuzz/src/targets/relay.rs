@@ -125,6 +125,7 @@ impl World {
                 | Output::KeepPeer { .. }
                 | Output::Splice { .. }
                 | Output::ClosePeer { .. } => panic!("nobody has asked for a TCP allocation"),
+                Output::FetchRelay { .. } => panic!("it works alone"),
                 Output::CloseRelay { relayed } => {
                     self.sockets.remove(&relayed);
                     self.ports.remove(&relayed);

@@ -87,6 +87,7 @@ impl World {
                 | relay_core::Output::KeepPeer { .. }
                 | relay_core::Output::Splice { .. }
                 | relay_core::Output::ClosePeer { .. }
+                | relay_core::Output::FetchRelay { .. } // it works alone
                 | relay_core::Output::Timeout(_) => {}
             }
         }
@@ -141,7 +142,7 @@ impl World {
                 data.resize(data.len() + padding, 0);
                 self.send_down(TURN, client.remote, data);
             }
-            relay_core::Destination::Media { .. } => {
+            relay_core::Destination::Worker { .. } | relay_core::Destination::Media { .. } => {
                 self.judge(broken("isolation", "the relay reached media that it was not told of"));
             }
         }

@@ -128,6 +128,8 @@ impl Worker {
             Destination::Client { client, prefix, padding } => {
                 self.send_to_client(client, &prefix, payload, padding)
             }
+            // One worker has no others.
+            Destination::Worker { .. } => self.metrics.drop(DropReason::NoAllocation),
             Destination::Media { from, to } => {
                 if !self.media.deliver(from, to, payload) {
                     self.metrics.drop(DropReason::QueueFull);
@@ -292,6 +294,9 @@ impl Batch<'_> {
                         false => Input::RelayBindFailed { relayed },
                     };
                     self.worker.relay.handle_input(self.now, news);
+                }
+                Output::FetchRelay { relayed, .. } => {
+                    self.worker.relay.handle_input(self.now, Input::RelayBindFailed { relayed });
                 }
                 Output::CloseRelay { relayed } => {
                     self.worker.trains.send(&self.worker.sockets); // what waits may leave from this socket

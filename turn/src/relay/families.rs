@@ -72,7 +72,8 @@ impl Relay {
         Ok(Offer { relayed: [v4.ok(), v6.ok()], missing })
     }
 
-    /// A free address, from a random start (RFC 8656 §7.2: unpredictable).
+    /// A free address, from a random start (RFC 8656 §7.2: unpredictable). It is this worker's from then on, and with
+    /// [`PortWish::EvenAndNext`] the next one too.
     pub(super) fn free_address(
         &mut self,
         family: Family,
@@ -97,18 +98,25 @@ impl Relay {
             ports.map(move |port| RelayedAddr { family, host, protocol, port })
         });
         let found = all.find(|relayed| match wish {
-            PortWish::Any => self.is_free(*relayed),
-            PortWish::Even => relayed.port % 2 == 0 && self.is_free(*relayed),
-            PortWish::EvenAndNext => {
-                relayed.port % 2 == 0 && self.is_free(*relayed) && self.is_free(relayed.next())
-            }
+            PortWish::Any => self.claim(*relayed),
+            PortWish::Even => relayed.port % 2 == 0 && self.claim(*relayed),
+            PortWish::EvenAndNext => relayed.port % 2 == 0 && self.claim_two(*relayed),
         });
         found.ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
     }
 
-    fn is_free(&self, relayed: RelayedAddr) -> bool {
-        self.ips.ports.contains(&relayed.port)
-            && !self.by_relayed.contains_key(&relayed)
-            && !self.reservations.contains(relayed)
+    fn claim(&self, relayed: RelayedAddr) -> bool {
+        self.ledger.claim(self.worker, relayed)
+    }
+
+    fn claim_two(&self, relayed: RelayedAddr) -> bool {
+        if !self.claim(relayed) {
+            return false;
+        }
+        let both = self.claim(relayed.next());
+        if !both {
+            self.ledger.release(self.worker, relayed);
+        }
+        both
     }
 }

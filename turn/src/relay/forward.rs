@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand_core::RngCore;
 
@@ -14,6 +14,7 @@ use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
 use super::bandwidth::Direction;
 use super::io::{ClientAddr, Destination, Output, Prefix};
+use super::ledger::WorkerId;
 use crate::channel_data::{self, ChannelNumber};
 use crate::metrics::DropReason;
 use crate::peer_policy::canonical;
@@ -24,6 +25,8 @@ use crate::stun::header::{Class, Header, Method, TransactionId};
 
 /// Type and length of an attribute.
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
+/// How long a route to one of our own addresses is kept that other workers may open and close unseen.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// The last route of each direction. Whatever changes an allocation, a permission or a channel forgets it.
 #[derive(Debug, Default)]
@@ -53,6 +56,12 @@ enum Hop {
     },
     /// Another client, by its relayed address.
     Client(ToClient),
+    /// Another worker's client.
+    Worker {
+        worker: WorkerId,
+        from: SocketAddr,
+        to: SocketAddr,
+    },
 }
 
 /// How a peer's packets reach a client.
@@ -147,9 +156,17 @@ impl Relay {
         }
     }
 
-    /// The allocated address that this one is.
+    /// The allocated address that this one is, at whichever worker.
     pub(super) fn own_relayed(&self, address: SocketAddr, protocol: Protocol) -> Option<RelayedAddr> {
-        self.ips.named(address, protocol).find(|relayed| self.by_relayed.contains_key(relayed))
+        let is_allocated = |relayed: &RelayedAddr| {
+            self.by_relayed.contains_key(relayed) || self.other_owner(*relayed).is_some()
+        };
+        self.ips.named(address, protocol).find(is_allocated)
+    }
+
+    /// The other worker that has this port.
+    fn other_owner(&self, relayed: RelayedAddr) -> Option<WorkerId> {
+        self.ledger.owner(relayed).filter(|owner| *owner != self.worker)
     }
 
     /// The way to a peer that this allocation may send to until then.
@@ -163,12 +180,18 @@ impl Relay {
             return Ok(Way { id, hop: Hop::Media { from, to: peer }, until });
         }
         if let Some(other) = self.own_relayed(peer, Protocol::Udp) {
+            if let Some(worker) = self.other_owner(other) {
+                let until = until.min(self.now + ELSEWHERE);
+                let to = self.ips.shown(other);
+                return Ok(Way { id, hop: Hop::Worker { worker, from, to }, until });
+            }
             let to = self.way_to_client(other, from)?;
             return Ok(Way { id, hop: Hop::Client(to), until: until.min(to.until) });
         }
         if peer.port() == 0 || self.own_only.contains(&canonical(peer.ip())) {
             return Err(DropReason::DeniedPeer);
         }
+        let until = if self.ips.contains(peer.ip()) { until.min(self.now + ELSEWHERE) } else { until };
         Ok(Way { id, hop: Hop::Peer { from: relayed, peer }, until })
     }
 
@@ -186,6 +209,7 @@ impl Relay {
         let to = match way.hop {
             Hop::Peer { from, peer } => Destination::Peer { from, peer },
             Hop::Media { from, to } => Destination::Media { from, to },
+            Hop::Worker { worker, from, to } => Destination::Worker { worker, from, to },
             Hop::Client(to) => return self.send_to_client(to, payload),
         };
         self.outputs.push_back(Output::Forward { to, payload });

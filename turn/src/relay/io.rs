@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::addresses::RelayedAddr;
 use super::icmp::Icmp;
+use super::ledger::WorkerId;
 use crate::channel_data;
 use crate::routes::hash_address;
 use crate::stun::attributes::ADDRESS_BYTES_MAX;
@@ -94,11 +95,11 @@ pub enum Input<'a> {
         /// All of it is payload.
         data: &'a [u8],
     },
-    /// A datagram that our own media sends to a relayed address, in memory.
+    /// A datagram that our own media, or another worker's client, sends to a relayed address, in memory.
     FromMedia {
         /// The relayed address.
         relayed: SocketAddr,
-        /// The media's address.
+        /// Where it comes from: the media's address, or the other relayed address.
         media: SocketAddr,
         /// All of it is payload.
         data: &'a [u8],
@@ -184,6 +185,13 @@ pub enum Output {
         /// What to bind it to.
         bind: SocketAddr,
     },
+    /// Take over the open socket of a redeemed reservation from another worker, then say as after [`Self::OpenRelay`].
+    FetchRelay {
+        /// Its address.
+        relayed: RelayedAddr,
+        /// Who has it.
+        from: WorkerId,
+    },
     /// Close that socket.
     CloseRelay {
         /// Its address.
@@ -237,6 +245,15 @@ pub enum Destination {
         prefix: Prefix,
         /// Zero bytes after the payload.
         padding: usize,
+    },
+    /// To another worker's relayed address, in memory: [`Input::FromMedia`] there.
+    Worker {
+        /// The worker.
+        worker: WorkerId,
+        /// The relayed address that it comes from.
+        from: SocketAddr,
+        /// The one that it goes to.
+        to: SocketAddr,
     },
     /// To our own media, in memory.
     Media {

@@ -13,6 +13,7 @@ mod families;
 mod forward;
 mod icmp;
 mod io;
+mod ledger;
 mod requests;
 mod reservations;
 mod tcp;
@@ -20,6 +21,7 @@ mod unproved;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::wall_clock::WallClock;
@@ -38,9 +40,10 @@ pub use io::{
     ClientAddr, ConnectionId, Destination, Input, Output, PREFIX_BYTES_MAX, PeerConnectionId, Prefix,
     Transport,
 };
+pub use ledger::{Ledger, WORKERS_MAX, WorkerId};
 use reservations::Reservations;
 
-use crate::allocation::{Allocation, Side, State};
+use crate::allocation::{Allocation, PortWish, Side, State};
 use crate::auth::{Authenticator, Credentials, StrangerLimit};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
@@ -54,13 +57,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// The core.
 #[derive(Debug)]
 pub struct Relay {
+    ledger: Arc<Ledger>,
+    worker: WorkerId,
     ips: RelayIps,
     keep_address_family: bool,
     own_media: BTreeSet<SocketAddr>,
     /// Our addresses that only our own ports may be reached at.
     own_only: Vec<IpAddr>,
-    user_quota: usize,
-    total_quota: usize,
     auth: Authenticator,
     strangers: StrangerLimit,
     lifetimes: Lifetimes,
@@ -83,7 +86,6 @@ pub struct Relay {
     reservations: Reservations,
     connections: PeerConnections,
     tcp_relay: bool,
-    per_user: HashMap<String, usize, Hashing>,
     expiries: BTreeSet<(Instant, AllocationId)>,
     /// Drained after each input; one input adds a handful at most, and a timeout two per expired allocation.
     outputs: VecDeque<Output>,
@@ -91,7 +93,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// `unix_time` is the wall time at `now`, since the Unix epoch.
+    /// One that works alone. `unix_time` is the wall time at `now`, since the Unix epoch.
     pub fn new(
         config: RelayConfig,
         metrics: Metrics,
@@ -100,8 +102,30 @@ impl Relay {
         unix_time: Duration,
     ) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
-        let mut nonce_secret = [0; 32];
-        rng.fill_bytes(&mut nonce_secret);
+        let ledger = Ledger::with_rng(&config, 1, &mut rng, now);
+        Self::build(config, (ledger, WorkerId(0)), metrics, rng, now, unix_time)
+    }
+
+    /// One of several that share a ledger, which was made for the same `config`; each has a `seed` of its own.
+    pub fn worker(
+        config: RelayConfig,
+        place: (Arc<Ledger>, WorkerId),
+        metrics: Metrics,
+        seed: [u8; 32],
+        now: Instant,
+        unix_time: Duration,
+    ) -> Self {
+        Self::build(config, place, metrics, ChaCha12Rng::from_seed(seed), now, unix_time)
+    }
+
+    fn build(
+        config: RelayConfig,
+        (ledger, worker): (Arc<Ledger>, WorkerId),
+        metrics: Metrics,
+        mut rng: ChaCha12Rng,
+        now: Instant,
+        unix_time: Duration,
+    ) -> Self {
         let mut own: Vec<IpAddr> = config.own_media.iter().map(SocketAddr::ip).collect();
         own.extend(config.relay_ips.iter().flat_map(|ip| [ip.bound, ip.shown]));
         let policy = PeerPolicy::new(config.denied_peers.clone(), config.allowed_peers.clone(), own.clone());
@@ -112,17 +136,15 @@ impl Relay {
             keep_address_family: config.keep_address_family,
             own_media: config.own_media.into_iter().collect(),
             own_only: own.into_iter().map(canonical).collect(),
-            user_quota: config.user_quota,
-            total_quota: config.total_quota,
-            auth: Authenticator::new(config.realm, &config.credentials, nonce, &nonce_secret),
-            strangers: StrangerLimit::new(config.stranger_answers_per_second, rng.next_u64(), now),
+            auth: Authenticator::new(config.realm, &config.credentials, nonce, &ledger.nonce_secret),
+            strangers: ledger.strangers.clone(),
             lifetimes: config.lifetimes,
             services: config.services,
             software: config.software,
             fingerprint: config.fingerprint,
             discovery: config.discovery,
             elsewhere: Elsewhere::new(config.alternate_servers),
-            bandwidth: Bandwidth::new(config.max_bps, config.bps_capacity, now),
+            bandwidth: Bandwidth::new(config.max_bps, &ledger.capacity),
             policy,
             metrics,
             wall: WallClock::new(now, unix_time),
@@ -134,11 +156,12 @@ impl Relay {
             reservations: Reservations::default(),
             connections: PeerConnections::default(),
             tcp_relay: config.tcp_relay,
-            per_user: HashMap::with_hasher(hashing(rng.next_u64())),
             expiries: BTreeSet::new(),
             outputs: VecDeque::new(),
             now,
             rng,
+            ledger,
+            worker,
         }
     }
 
@@ -187,9 +210,9 @@ impl Relay {
             ("clients", self.by_client.len()),
             ("relayed addresses", self.by_relayed.len()),
             ("routes", self.routes.len()),
-            ("reservations", self.reservations.len()),
+            ("reservations", self.ledger.reservations()),
             ("connections to peers", self.connections.len()),
-            ("users", self.per_user.len()),
+            ("users", self.ledger.users()),
             ("timers", self.expiries.len()),
         ]
     }
@@ -254,15 +277,16 @@ impl Relay {
             let ended = self.allocation(id).sides().find(ended).map(|side| side.relayed.family);
             ended.into_iter().for_each(|family| self.remove_side(id, family));
         }
-        while let Some(relayed) = self.reservations.expire(self.now) {
-            self.close(relayed);
+        while let Some((relayed, token)) = self.reservations.ended(self.now) {
+            if self.ledger.expire(self.worker, token) {
+                self.close(relayed);
+            }
         }
         self.expire_connections();
     }
 
     fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let client = allocation.client;
-        *self.per_user.entry(allocation.proof.account().to_owned()).or_default() += 1;
         let id = AllocationId(self.allocations.insert(allocation) as u32); // fewer than ports
         if let Some(bandwidth) = &mut self.bandwidth {
             bandwidth.start(id, self.now);
@@ -273,6 +297,7 @@ impl Relay {
         self.expiries.extend(allocation.expires().map(|at| (at, id)));
         self.last_routes = LastRoutes::default();
         self.metrics.allocations.inc();
+        self.ledger.count_allocation(self.worker);
         id
     }
 
@@ -284,14 +309,15 @@ impl Relay {
         if let Some(at) = allocation.expires() {
             self.expiries.remove(&(at, id));
         }
-        let user = allocation.proof.account();
-        if let Some(count) = self.per_user.get_mut(user) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_user.remove(user);
-            }
-        }
+        self.ledger.leave(self.worker, allocation.proof.account());
+        self.ledger.uncount_allocation(self.worker);
         self.metrics.allocations.dec();
+        if let State::Binding { pending } = allocation.state
+            && pending.wish == PortWish::EvenAndNext
+            && pending.token.is_none()
+        {
+            allocation.sides().for_each(|side| self.ledger.release(self.worker, side.relayed.next()));
+        }
         allocation.sides().for_each(|side| self.release(id, side.relayed));
     }
 
@@ -311,12 +337,18 @@ impl Relay {
 
     /// Gives an address of an allocation back.
     fn release(&mut self, id: AllocationId, relayed: RelayedAddr) {
-        self.by_relayed.remove(&relayed);
+        self.forget_relayed(relayed);
         let next = relayed.next();
         if self.by_relayed.get(&next) == Some(&id) {
-            self.by_relayed.remove(&next); // it was being bound to be reserved
+            self.forget_relayed(next); // it was being bound to be reserved
         }
         self.close(relayed);
+    }
+
+    /// The port is anybody's again.
+    fn forget_relayed(&mut self, relayed: RelayedAddr) {
+        self.by_relayed.remove(&relayed);
+        self.ledger.release(self.worker, relayed);
     }
 
     /// Changes what an allocation holds of the route table; what was remembered of it no longer counts.

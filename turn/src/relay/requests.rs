@@ -11,7 +11,8 @@ use rand_core::RngCore;
 use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
 use super::families::{AddressError, Offer, additional_family, family_of};
-use super::io::ClientAddr;
+use super::io::{ClientAddr, Output};
+use super::ledger::WorkerId;
 use super::reservations::Token;
 use super::tcp::is_tcp;
 use crate::allocation::{Allocation, Pending, PortWish, Side, State};
@@ -157,32 +158,50 @@ impl Relay {
         }
         let wish = port_wish(message)?;
         let redeemed = self.redeem(request)?;
-        if redeemed.is_none() {
-            self.check_quotas(&request.proof)?; // a reservation has been counted
-        }
-        if wish == PortWish::EvenAndNext && self.reservations.is_full() {
-            return Err(ErrorCode::INSUFFICIENT_CAPACITY);
-        }
         let Offer { relayed, missing } = match redeemed {
-            Some(relayed) => relayed.into(),
-            None => self.offer(&request.client, message, protocol, wish)?,
+            Some((relayed, _)) => relayed.into(), // a reservation has been counted
+            None => self.admit(request, protocol, wish)?,
         };
         let lifetime = self.lifetimes.granted(message.number(Kind::LIFETIME));
         let pending =
             Pending { lifetime, fingerprint: request.has_fingerprint(), wish, token: None, missing };
         let (transaction_id, proof) = (message.transaction_id(), request.proof.clone());
         let expires = self.now + lifetime;
-        let sides = relayed.into_iter().flatten().map(|relayed| Side::new(relayed, expires));
+        // A redeemed port is that one or none.
+        let failures = if redeemed.is_some() { BIND_ATTEMPTS } else { 0 };
+        let side = |relayed| Side { failures, ..Side::new(relayed, expires) };
+        let sides = relayed.into_iter().flatten().map(side);
         self.insert(Allocation::new(request.client, sides, proof, transaction_id, pending));
         match redeemed {
-            Some(relayed) => self.on_relay_bound(relayed),
+            Some((relayed, from)) if from == self.worker => self.on_relay_bound(relayed),
+            Some((relayed, from)) => self.outputs.push_back(Output::FetchRelay { relayed, from }),
             None => relayed.into_iter().flatten().for_each(|relayed| self.open(relayed)),
         }
         Ok(())
     }
 
-    /// The address that RESERVATION-TOKEN stands for. Its socket is open.
-    fn redeem(&mut self, request: &Request<'_>) -> Result<Option<RelayedAddr>, ErrorCode> {
+    /// Addresses for an allocation that the quotas allow, which is counted then.
+    fn admit(
+        &mut self,
+        request: &Request<'_>,
+        protocol: Protocol,
+        wish: PortWish,
+    ) -> Result<Offer, ErrorCode> {
+        let user = request.proof.account();
+        self.ledger.admit(self.worker, user)?;
+        let offer = if wish == PortWish::EvenAndNext && self.reservations.is_full() {
+            Err(ErrorCode::INSUFFICIENT_CAPACITY)
+        } else {
+            self.offer(&request.client, &request.message, protocol, wish)
+        };
+        if offer.is_err() {
+            self.ledger.leave(self.worker, user);
+        }
+        offer
+    }
+
+    /// The address that RESERVATION-TOKEN stands for, and the worker that has its socket open.
+    fn redeem(&mut self, request: &Request<'_>) -> Result<Option<(RelayedAddr, WorkerId)>, ErrorCode> {
         let message = &request.message;
         let Some(token) = message.attribute(Kind::RESERVATION_TOKEN) else { return Ok(None) };
         let token = Token::try_from(token).map_err(|_| ErrorCode::BAD_REQUEST)?;
@@ -192,8 +211,8 @@ impl Relay {
         {
             return Err(ErrorCode::BAD_REQUEST);
         }
-        let relayed = self.reservations.redeem(token, request.proof.account());
-        relayed.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
+        let redeemed = self.ledger.redeem(self.worker, token, request.proof.account());
+        redeemed.map(Some).ok_or(ErrorCode::INSUFFICIENT_CAPACITY)
     }
 
     /// A retransmission gets the same answer; another Allocate on the same 5-tuple is a mismatch (RFC 8656 §7.2).
@@ -203,18 +222,6 @@ impl Relay {
         }
         if let Some(answer) = self.given_answer(id).map(<[u8]>::to_vec) {
             self.reply(request.client, answer);
-        }
-        Ok(())
-    }
-
-    fn check_quotas(&self, proof: &Proof) -> Result<(), ErrorCode> {
-        let user = proof.account();
-        let used = self.per_user.get(user).copied().unwrap_or(0);
-        if self.user_quota != 0 && used + self.reservations.of_user(user) >= self.user_quota {
-            return Err(ErrorCode::ALLOCATION_QUOTA_REACHED);
-        }
-        if self.total_quota != 0 && self.allocations.len() + self.reservations.len() >= self.total_quota {
-            return Err(ErrorCode::INSUFFICIENT_CAPACITY);
         }
         Ok(())
     }
@@ -275,7 +282,8 @@ impl Relay {
         let mut token = Token::default();
         self.rng.fill_bytes(&mut token);
         let user = self.allocations[id.0 as usize].proof.account();
-        self.reservations.add(relayed, token, user, self.now);
+        self.ledger.reserve(self.worker, relayed, token, user);
+        self.reservations.add(relayed, token, self.now);
         self.by_relayed.remove(&relayed);
         token
     }
@@ -284,11 +292,13 @@ impl Relay {
         let Some(&id) = self.by_relayed.get(&relayed) else { return };
         let State::Binding { pending } = self.allocation(id).state else { return };
         let Some(&own) = self.allocation(id).side(relayed.family) else { return };
-        self.by_relayed.remove(&relayed);
+        self.forget_relayed(relayed);
         if own.relayed != relayed {
             // The port after it is taken: its own is not wanted either.
-            self.by_relayed.remove(&own.relayed);
+            self.forget_relayed(own.relayed);
             self.close(own.relayed);
+        } else if pending.wish == PortWish::EvenAndNext {
+            self.ledger.release(self.worker, relayed.next()); // claimed with it
         }
         let failures = own.failures + 1;
         let next = match failures < BIND_ATTEMPTS {

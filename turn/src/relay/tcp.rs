@@ -11,6 +11,7 @@ use super::Relay;
 use super::addresses::{Family, Protocol, RelayedAddr};
 use super::connections::Stage;
 use super::io::{ClientAddr, Output, PeerConnectionId};
+use super::ledger::WorkerId;
 use super::requests::Request;
 use crate::allocation::Allocation;
 use crate::auth::Proof;
@@ -189,14 +190,29 @@ impl Relay {
         self.reply(client, data);
     }
 
-    /// Unpredictable, as nothing but the credentials keeps it from strangers.
+    /// Unpredictable, as nothing but the credentials keeps it from strangers; its remainder says which worker has it.
     fn new_connection_id(&mut self) -> PeerConnectionId {
+        let workers = u32::from(self.ledger.workers());
         loop {
-            let id = PeerConnectionId(self.rng.next_u32());
-            if self.connections.get(id).is_none() {
+            let random = self.rng.next_u32();
+            let id = (random - random % workers).checked_add(self.worker.0.into()).map(PeerConnectionId);
+            if let Some(id) = id.filter(|id| self.connections.get(*id).is_none()) {
                 return id;
             }
         }
+    }
+
+    /// The other worker that a client's message is for: a ConnectionBind goes where the connection is, before anything is
+    /// looked at that only that worker knows. A connection with an allocation stays.
+    pub fn home_of(&self, client: &ClientAddr, data: &[u8]) -> Option<WorkerId> {
+        if self.ledger.workers() == 1 || !client.transport.is_stream() || self.has_allocation(client) {
+            return None;
+        }
+        let message = Message::parse(data).ok()?;
+        let wanted = (message.class(), message.method()) == (Class::Request, Method::CONNECTION_BIND);
+        let connection = connection_of(&message).filter(|_| wanted)?;
+        let home = WorkerId((connection.0 % u32::from(self.ledger.workers())) as u8);
+        (home != self.worker).then_some(home)
     }
 
     pub(super) fn new_transaction_id(&mut self) -> TransactionId {
