@@ -8,7 +8,7 @@ use crate::codec::Frame;
 use crate::feedback::ReportBlock;
 
 /// Further gaps are a lost connection, not lost packets: they are given up (mediasoup's window is 1000).
-const MISSING_MAX: usize = 500;
+pub const MISSING_MAX: usize = 500;
 /// mediasoup's NACK timer and retries (contract §4.4).
 const NACK_INTERVAL: Duration = Duration::from_millis(40);
 const NACK_RETRIES_MAX: u8 = 10;
@@ -61,6 +61,11 @@ impl SenderReport {
 }
 
 impl Reception {
+    /// Packets that are waited for.
+    pub fn missing(&self) -> usize {
+        self.missing.len()
+    }
+
     /// The newest extended sequence number.
     pub fn newest(&self) -> Option<u64> {
         self.first.map(|_| self.newest)

@@ -18,6 +18,7 @@ pub mod pcap;
 mod person;
 mod plan;
 mod relay_user;
+mod stream;
 mod trouble;
 mod world;
 

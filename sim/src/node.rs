@@ -1,6 +1,6 @@
 //! The server: the real hub, workers and relay, and between them the queues that the shells put there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -44,6 +44,10 @@ pub enum ForWorker {
     Command(Command),
     /// From the network.
     Datagram(SocketAddr, Vec<u8>),
+    /// Through a connection with this number.
+    Framed(u64, SocketAddr, Vec<u8>),
+    /// A connection is over.
+    Closed(u64),
     /// From the network, of somebody who is nobody's.
     FromStranger(SocketAddr, Vec<u8>),
 }
@@ -63,6 +67,10 @@ pub struct Worker {
     pub full_until: Duration,
     /// Bytes that it has kept of what strangers sent.
     pub kept_of_strangers: i64,
+    /// Connections that it knows to be over.
+    over: BTreeSet<u64>,
+    /// One of those that it sends to all the same.
+    pub sent_to_over: Option<u64>,
 }
 
 /// All cores of one server.
@@ -108,6 +116,8 @@ impl Node {
                 stalled_until: Duration::ZERO,
                 full_until: Duration::ZERO,
                 kept_of_strangers: 0,
+                over: BTreeSet::new(),
+                sent_to_over: None,
             }
         });
         Self {
@@ -182,7 +192,7 @@ impl Worker {
     }
 
     /// Works off what waits. What it says is split into datagrams and messages for the hub.
-    pub fn run(&mut self, clock: Clock, now: Duration) -> (Vec<(SocketAddr, Vec<u8>)>, Vec<FromMedia>) {
+    pub fn run(&mut self, clock: Clock, now: Duration) -> (Vec<(RemoteAddr, Vec<u8>)>, Vec<FromMedia>) {
         let (mut datagrams, mut messages) = (Vec::new(), Vec::new());
         if now < self.stalled_until {
             return (datagrams, messages);
@@ -196,6 +206,14 @@ impl Worker {
                 ForWorker::Datagram(addr, mut data) => {
                     let source = RemoteAddr { via: Via::Udp, addr };
                     self.sfu.handle_input(at, sfu::Input::Datagram { source, data: &mut data });
+                }
+                ForWorker::Framed(number, addr, mut data) => {
+                    let source = RemoteAddr { via: Via::Tcp(number), addr };
+                    self.sfu.handle_input(at, sfu::Input::Datagram { source, data: &mut data });
+                }
+                ForWorker::Closed(number) => {
+                    self.over.insert(number);
+                    self.sfu.handle_input(at, sfu::Input::TcpClosed(number));
                 }
                 ForWorker::FromStranger(addr, mut data) => {
                     let source = RemoteAddr { via: Via::Udp, addr };
@@ -211,11 +229,17 @@ impl Worker {
         (datagrams, messages)
     }
 
-    fn drain(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>, messages: &mut Vec<FromMedia>) {
+    fn drain(&mut self, datagrams: &mut Vec<(RemoteAddr, Vec<u8>)>, messages: &mut Vec<FromMedia>) {
         loop {
             match self.sfu.poll_output() {
                 sfu::Output::Transmit(outbox) => {
-                    datagrams.extend(outbox.iter().map(|(to, bytes)| (to.addr, bytes.to_vec())));
+                    let over = |via| matches!(via, Via::Tcp(number) if self.over.contains(&number));
+                    if let Some((RemoteAddr { via: Via::Tcp(number), .. }, _)) =
+                        outbox.iter().find(|(to, _)| over(to.via))
+                    {
+                        self.sent_to_over = Some(number);
+                    }
+                    datagrams.extend(outbox.iter().map(|(to, bytes)| (to, bytes.to_vec())));
                     outbox.clear();
                 }
                 sfu::Output::Message(message) => messages.push(message),

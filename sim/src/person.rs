@@ -108,6 +108,8 @@ pub struct Person {
     pub jumps: BTreeMap<String, Jumps>,
     /// Begin sequence numbers and timestamps just before they wrap.
     pub wraps: bool,
+    /// UDP is blocked: media goes over TCP.
+    pub tcp: bool,
     /// Encodings of its video.
     pub encodings: u8,
     /// Which layers it wants of all video.
@@ -148,6 +150,7 @@ impl Person {
             consumers: BTreeMap::new(),
             jumps: BTreeMap::new(),
             wraps: false,
+            tcp: false,
             encodings: 1,
             preferred: BEST,
             silent: false,

@@ -68,13 +68,17 @@ pub enum Kind {
     RelayNat,
     /// A user of the relay and its peer are behind one NAT, which hairpins or does not.
     Hairpin,
+    /// UDP is blocked for some: media and the relay are reached over TCP, and connections break.
+    Tcp,
+    /// Somebody who is away is talked to without end.
+    Chatter,
     /// The relay has few ports, and users who want them all.
     Exhausted,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -105,6 +109,8 @@ impl Kind {
         Self::Layers,
         Self::RelayNat,
         Self::Hairpin,
+        Self::Tcp,
+        Self::Chatter,
         Self::Exhausted,
     ];
 
@@ -162,6 +168,11 @@ impl Plan {
             encodings: if kinds.contains(&Kind::Layers) { 3 } else { *dice.pick(&[1, 1, 3]) },
             kinds,
         }
+    }
+
+    /// Whether somebody's UDP is blocked.
+    pub fn is_over_tcp(&self, who: &str) -> bool {
+        self.has(Kind::Tcp) && Dice::new(self.seed, &format!("tcp {who}")).chance(0.6)
     }
 
     /// Whether this kind exists.

@@ -50,6 +50,8 @@ pub struct RelayUser {
     pub careless: bool,
     /// Payloads of its peer that it got.
     pub got: u64,
+    /// It talks to the relay over a connection.
+    pub tcp: bool,
     /// The NAT before it.
     pub nat: Option<Nat>,
     /// Its peer's own address, when that is behind the same NAT: `peer` is then the outside one.
@@ -104,6 +106,7 @@ impl RelayUser {
             leaving: false,
             careless: dice.chance(0.5),
             got: 0,
+            tcp: false,
             nat: None,
             peer_inside: None,
             mapped: None,
@@ -122,6 +125,11 @@ impl RelayUser {
             asked: Vec::new(),
             next_id: 0,
         }
+    }
+
+    /// Over a connection of another length, so that ChannelData has padding there.
+    fn ping(&self) -> &'static [u8] {
+        if self.tcp { b"pings" } else { b"ping" }
     }
 
     fn request(&mut self, method: Method, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -252,13 +260,15 @@ impl RelayUser {
         vec![match way {
             Way::Indication => {
                 let mut writer = Writer::new(Class::Indication, Method::SEND, TransactionId([9; 12]));
-                writer.xor_address(Kind::XOR_PEER_ADDRESS, peer).attribute(Kind::DATA, b"ping");
+                writer.xor_address(Kind::XOR_PEER_ADDRESS, peer).attribute(Kind::DATA, self.ping());
                 writer.finish()
             }
             Way::Channel => {
                 let mut bytes = channel.to_be_bytes().to_vec();
-                bytes.extend(4u16.to_be_bytes());
-                bytes.extend(b"ping");
+                bytes.extend((self.ping().len() as u16).to_be_bytes());
+                bytes.extend(self.ping());
+                let padded = bytes.len().next_multiple_of(4);
+                bytes.resize(if self.tcp { padded } else { bytes.len() }, 0); // RFC 8656 §12.5
                 bytes
             }
         }]
@@ -267,11 +277,11 @@ impl RelayUser {
     /// Something came from the relay; `true` when it grants the permission for the peer.
     pub fn receive(&mut self, now: Duration, data: &[u8]) -> bool {
         let Ok(message) = Message::parse(data) else {
-            self.got += u64::from(data.starts_with(&self.channel.to_be_bytes()) && data.ends_with(b"pong"));
+            self.got += u64::from(data.starts_with(&self.channel.to_be_bytes()) && is_pong(data.get(4..)));
             return false;
         };
         if message.class() == Class::Indication {
-            self.got += u64::from(message.attribute(Kind::DATA) == Some(b"pong"));
+            self.got += u64::from(is_pong(message.attribute(Kind::DATA)));
             return false;
         }
         let asked = self.asked.iter().position(|(id, _)| *id == message.transaction_id());
@@ -329,6 +339,19 @@ impl RelayUser {
             _ => self.next_at = now + Duration::from_secs(1),
         }
     }
+}
+
+/// What a peer says to a ping.
+pub fn answer(data: &[u8]) -> Option<&'static [u8]> {
+    match data {
+        b"ping" => Some(b"pong"),
+        b"pings" => Some(b"pongs"),
+        _ => None,
+    }
+}
+
+fn is_pong(payload: Option<&[u8]>) -> bool {
+    payload.is_some_and(|payload| payload.starts_with(b"pong"))
 }
 
 /// Somebody without credentials: what an attacker can send, with a nonce if the relay has given one to that address.

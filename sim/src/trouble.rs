@@ -46,6 +46,12 @@ pub enum Deed {
     Flood { person: u16 },
     /// The NAT before a user of the relay forgets.
     RebindRelay { user: usize },
+    /// Somebody's connections break.
+    Break { which: usize },
+    /// Two begin to chat, one of whom is away.
+    Chatter,
+    /// They go on.
+    ChatOn { which: usize },
     /// So many users want an allocation each.
     Greed { users: u16 },
     /// Others' objects are named.
@@ -148,6 +154,8 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
     // Kinds that came later draw from their own dice.
     let mut own = Dice::new(plan.seed, "relay's trouble");
     some(Kind::RelayNat, 4, &mut own, &|dice| Deed::RebindRelay { user: dice.below(8) });
+    some(Kind::Tcp, 5, &mut own, &|dice| Deed::Break { which: dice.below(64) });
+    some(Kind::Chatter, 2, &mut own, &|_| Deed::Chatter);
     some(Kind::Exhausted, 3, &mut own, &|dice| Deed::Greed { users: 10 + dice.below(50) as u16 });
     if plan.has(Kind::Drain) {
         // What was mended before must go on: rooms and calls that run are not touched by a drain.
@@ -175,11 +183,15 @@ pub fn perform(world: &mut World, deed: Deed) {
         Deed::Rebind { person } => {
             if let Some(nat) = &mut world.people[usize::from(person)].nat {
                 nat.rebind();
+                world.break_connections_of(person);
             }
         }
         Deed::Stall { worker, time } => world.stall(worker, time),
         Deed::StallFull { worker, time } => world.stall_and_flood(worker, time),
         Deed::RebindRelay { user } => world.rebind_relay_user(user),
+        Deed::Break { which } => world.break_somebody(which),
+        Deed::Chatter => world.chatter(),
+        Deed::ChatOn { which } => world.chat_on(which),
         Deed::Greed { users } => world.greed(users),
         Deed::SetClock { by } => world.set_wall_clock(by),
         Deed::AllocateAgain => world.allocate_again(),

@@ -3,8 +3,10 @@
 //! A run has five acts: everybody comes (0–5 s), trouble (5–15 s), all paths are clean again and 5 s pass in which everything
 //! must heal, everybody must then be seen and heard, and everybody leaves, after which nothing may be left.
 
+mod chatter;
 mod media;
 mod relaying;
+mod streams;
 mod talking;
 mod time;
 mod verdicts;
@@ -26,13 +28,15 @@ use crate::digest::{Digest, Digester};
 use crate::epoch::{self, UNIX_START};
 use crate::link::{Link, Weather};
 use crate::nat::{Dependence, Nat};
-use crate::node::Node;
+use crate::node::{Node, TURN};
 use crate::oracle::{CallLog, Consumers, Nonces, Permissions, Verdict, Violation};
 use crate::pcap::Captured;
 use crate::person::Person;
 use crate::plan::{Kind, Plan};
 use crate::relay_user::{CREDENTIALS_SECS, RelayUser, Way};
 use crate::trouble::{self, Deed};
+use chatter::Pair;
+use streams::Connection;
 use time::skewed;
 
 /// When trouble begins.
@@ -62,6 +66,12 @@ enum Event {
     ToServer { from: SocketAddr, to: SocketAddr, data: Vec<u8> },
     /// A datagram from the server reaches somebody's outside address.
     ToClient { from: SocketAddr, to: SocketAddr, data: Vec<u8> },
+    /// A connection's next segment leaves.
+    Segment { connection: u64, up: bool },
+    /// Bytes of a connection arrive.
+    Piece { connection: u64, up: bool, bytes: Vec<u8> },
+    /// A datagram that came through a connection is taken out of it.
+    ToLeg { inside: SocketAddr, server: SocketAddr, data: Vec<u8> },
     /// A message from a client.
     Up { conn: u64, message: Value },
     /// A message to a client.
@@ -110,6 +120,10 @@ pub struct Summary {
     pub hairpinned: u64,
     /// Allocations that the relay had no room for.
     pub refused: u64,
+    /// Messages that waited for who was away, and were told.
+    pub waited: u64,
+    /// Datagrams and messages that came over TCP.
+    pub over_tcp: u64,
     /// Call records.
     pub calls: u64,
     /// Events that were worked off.
@@ -131,6 +145,10 @@ pub struct World {
     greedy: Vec<RelayUser>,
     /// Per person and direction (up, down); the relay's people share the last pair.
     links: Vec<[Link; 2]>,
+    chatters: Vec<Pair>,
+    /// Of TCP, by number.
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
     events: BTreeMap<u64, Event>,
     next_event: u64,
@@ -174,6 +192,9 @@ impl World {
             relay_users: Vec::new(),
             greedy: Vec::new(),
             links: Vec::new(),
+            chatters: Vec::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             next_event: 0,
@@ -223,6 +244,7 @@ impl World {
             );
             person.wraps = self.plan.has(Kind::Wrap);
             person.encodings = self.plan.encodings;
+            person.tcp = self.plan.is_over_tcp(&format!("person {id}"));
             self.people.push(person);
             let at = self.dice.between(Duration::ZERO, Duration::from_secs(1));
             self.at(at, Event::Connect { person: id });
@@ -316,6 +338,9 @@ impl World {
         match event {
             Event::ToServer { from, to, data } => self.reaches_server(from, to, data),
             Event::ToClient { from, to, data } => self.reaches_client(from, to, &data),
+            Event::Segment { connection, up } => self.segment(connection, up),
+            Event::Piece { connection, up, bytes } => self.piece(connection, up, &bytes),
+            Event::ToLeg { inside, server, data } => self.reaches_leg(inside, server, &data),
             Event::Up { conn, message } => {
                 if self.conns.contains_key(&conn) {
                     self.note(|| format!("conn {conn} says {}", brief(&message)));
@@ -355,6 +380,7 @@ impl World {
             self.poll_person(id);
         }
         self.poll_relay_users();
+        self.queues_are_bounded();
         let hub = match self.node.hub.poll_output() {
             hub::Output::Timeout(due) => due.map(|due| self.node.clock.due(due)),
             _ => Some(self.now),
@@ -395,6 +421,8 @@ impl World {
     pub(crate) fn crash(&mut self, worker: usize) {
         let worker = worker % self.node.workers.len();
         let (at, wall) = (self.node.clock.read(self.now), self.node.wall(self.now));
+        let address = self.node.workers[worker].address;
+        self.break_connections(|_, server| server == address);
         self.node.workers[worker].crash(at, wall, &mut self.dice);
         let due = self.now + HOP;
         self.at(due, Event::FromMedia { worker, message: FromMedia::Lost });
@@ -410,6 +438,10 @@ impl World {
         }
         let (at, wall) = (self.node.clock.read(self.now), self.node.wall(self.now));
         self.node.restart_relay(at, wall, &mut self.dice);
+        self.break_connections(|_, server| server == TURN);
+        for user in self.relay_users.iter_mut().filter(|user| user.tcp) {
+            user.begin_again(self.now);
+        }
         self.greedy.iter_mut().for_each(|user| user.begin_again(self.now));
     }
 

@@ -57,6 +57,13 @@ pub struct Share {
     channels: u16,
 }
 
+impl Share {
+    /// How many permissions it has.
+    pub fn permissions(&self) -> usize {
+        self.permissions.into()
+    }
+}
+
 /// Whose share is meant.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {

@@ -34,9 +34,10 @@ use crate::dtls::Identity;
 use crate::ice::{self, RemoteAddr, Via};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
+use crate::reception::MISSING_MAX;
 use crate::speaker::Election;
 use crate::stun::BindingRequest;
-use crate::transport::Transport;
+use crate::transport::{SSRCS_MAX, Transport};
 use data::{DataConsumer, DataProducer};
 use timers::Timers;
 
@@ -208,6 +209,20 @@ impl Sfu {
             ("data consumers", self.data_consumers.len()),
             ("addresses", self.demux.len()),
             ("timers", self.timers.len()),
+        ]
+    }
+
+    /// The longest list of each kind that the network can fill, by name, with its length and its bound.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 3] {
+        let transports = || self.transports.iter().map(|(_, transport)| transport);
+        let addresses = transports().map(|transport| transport.ice.remotes().count()).max().unwrap_or(0);
+        let sources = transports().map(|transport| transport.sources.len()).max().unwrap_or(0);
+        let encodings = self.producers.iter().flat_map(|(_, producer)| &producer.encodings);
+        let missing = encodings.map(|encoding| encoding.reception.missing()).max().unwrap_or(0);
+        [
+            ("addresses of one transport", addresses, ice::TUPLES_MAX),
+            ("sources of one transport", sources, SSRCS_MAX),
+            ("missing packets of one encoding", missing, MISSING_MAX),
         ]
     }
 

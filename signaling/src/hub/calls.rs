@@ -465,6 +465,12 @@ impl Hub {
         }
     }
 
+    pub(super) fn longest_held(&self) -> [(&'static str, usize, usize); 2] {
+        let messages = self.held.values().map(|held| held.messages.len()).max().unwrap_or(0);
+        let bytes = self.held.values().map(|held| held.bytes).max().unwrap_or(0);
+        [("messages before one call", messages, HELD_MAX), ("bytes before one call", bytes, HELD_BYTES_MAX)]
+    }
+
     fn release_held(&mut self, user: &UserId, id: &CallId) {
         let Some(held) = self.held.remove(&(user.clone(), id.clone())) else { return };
         self.timers.retain(|(_, timer)| *timer != Timer::Held(user.clone(), id.clone()));

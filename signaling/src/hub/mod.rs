@@ -182,6 +182,13 @@ impl Hub {
         ]
     }
 
+    /// The longest queue of each kind that clients can fill, by name, with its length and its bound.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 4] {
+        let [messages, bytes] = self.longest_undelivered();
+        let [held, held_bytes] = self.longest_held();
+        [messages, bytes, held, held_bytes]
+    }
+
     /// What was refused since the start.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals

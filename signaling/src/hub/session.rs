@@ -229,6 +229,16 @@ impl Hub {
         self.session_left_calls(&user, id, last, reason);
     }
 
+    pub(super) fn longest_undelivered(&self) -> [(&'static str, usize, usize); 2] {
+        let waiting = || self.sessions.values().map(|session| &session.undelivered);
+        let messages = waiting().map(VecDeque::len).max().unwrap_or(0);
+        let bytes = waiting().map(|texts| texts.iter().map(|text| text.len()).sum()).max().unwrap_or(0);
+        [
+            ("messages for one session", messages, UNDELIVERED_MAX),
+            ("bytes for one session", bytes, UNDELIVERED_BYTES_MAX),
+        ]
+    }
+
     pub(super) fn send_text(&mut self, id: &SessionId, text: Arc<str>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match session.conn {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use media::ice::Via;
 use turn::relay as relay_core;
 
 use super::relaying::{GREEDY, GREEDY_DELAY};
@@ -19,12 +20,18 @@ impl World {
         if bytes > OUTBOX_BYTES_MAX {
             self.judge(broken("bounds", format!("worker {index} had {bytes} bytes to send at once")));
         }
+        if let Some(number) = self.node.workers[index].sent_to_over.take() {
+            self.judge(broken("gone", format!("worker {index} sends to connection {number}, which is over")));
+        }
         let kept = self.node.workers[index].kept_of_strangers;
         self.nothing_grows("the SFU", kept);
         for (to, data) in datagrams {
-            let verdict = self.nonces.sent(self.far_end_at(to), &data);
+            let verdict = self.nonces.sent(self.far_end_at(to.addr), &data);
             self.judge(verdict);
-            self.send_down(from, to, data);
+            match to.via {
+                Via::Tcp(number) => self.write_framed(number, false, &data),
+                _ => self.send_down(from, to.addr, data),
+            }
         }
         for message in messages {
             let due = self.now + HOP;
@@ -126,8 +133,14 @@ impl World {
                     Happened::Transmit(to, data) => {
                         let now = self.now;
                         let person = &mut self.people[id];
+                        let over_tcp = person.tcp;
                         let from = person.nat.as_mut().map_or(address, |nat| nat.outbound(now, address, to));
-                        self.send_up(from, to, data);
+                        if over_tcp {
+                            let connection = self.connection(address, from, to);
+                            self.write_framed(connection, true, &data);
+                        } else {
+                            self.send_up(from, to, data);
+                        }
                     }
                     Happened::Packet(packet) => {
                         self.summary.packets += 1;

@@ -14,7 +14,7 @@ use crate::nat::{Dependence, Nat};
 use crate::node::{SERVER, TURN, USER_QUOTA};
 use crate::oracle::broken;
 use crate::plan::Kind;
-use crate::relay_user::{CREDENTIALS_SECS, RelayUser, Way, nonce_of};
+use crate::relay_user::{CREDENTIALS_SECS, RelayUser, Way, answer, nonce_of};
 
 impl World {
     pub(super) fn relay(&mut self, input: relay_core::Input<'_>) {
@@ -66,7 +66,7 @@ impl World {
                     {
                         self.strangers.push_back((client.remote, nonce));
                     }
-                    self.send_down(TURN, client.remote, data);
+                    self.down_to_client(&client, data);
                 }
                 relay_core::Output::Forward { to, payload } => {
                     self.forward(to, &data[payload], relayed_by);
@@ -140,11 +140,18 @@ impl World {
                 let mut data = prefix.to_vec();
                 data.extend_from_slice(payload);
                 data.resize(data.len() + padding, 0);
-                self.send_down(TURN, client.remote, data);
+                self.down_to_client(&client, data);
             }
             relay_core::Destination::Worker { .. } | relay_core::Destination::Media { .. } => {
                 self.judge(broken("isolation", "the relay reached media that it was not told of"));
             }
+        }
+    }
+
+    fn down_to_client(&mut self, client: &relay_core::ClientAddr, data: Vec<u8>) {
+        match client.transport {
+            relay_core::Transport::Tcp(relay_core::ConnectionId(number)) => self.write(number, false, &data),
+            _ => self.send_down(TURN, client.remote, data),
         }
     }
 
@@ -160,12 +167,17 @@ impl World {
             };
             if inside == Some(user.address) {
                 user.receive(now, data);
-            } else if inside.is_some() && inside == user.peer_inside && data == b"ping" {
+            } else if inside.is_some()
+                && inside == user.peer_inside
+                && let Some(answer) = answer(data)
+            {
                 let outside = user.outside(now, user.peer_inside, from);
-                self.send_up(outside, from, b"pong".to_vec());
+                self.send_up(outside, from, answer.to_vec());
             }
-        } else if self.relay_users.iter().any(|user| user.peer == to) && data == b"ping" {
-            self.send_up(to, from, b"pong".to_vec());
+        } else if self.relay_users.iter().any(|user| user.peer == to)
+            && let Some(answer) = answer(data)
+        {
+            self.send_up(to, from, answer.to_vec());
         }
     }
 
@@ -174,7 +186,13 @@ impl World {
         for index in 0..self.relay_users.len() {
             self.meet_the_peer(index);
             let user = &mut self.relay_users[index];
+            let (over_tcp, from) = (user.tcp, user.address);
             for data in user.poll(self.now, pace) {
+                if over_tcp {
+                    let connection = self.connection(from, from, TURN);
+                    self.write(connection, true, &data);
+                    continue;
+                }
                 let outside = self.relay_users[index].outside(self.now, None, TURN);
                 self.send_up(outside, TURN, data);
             }
@@ -191,7 +209,8 @@ impl World {
 
     /// Puts a user of the relay behind a NAT, and its peer with it, where the plan says so.
     pub(super) fn settle(&mut self, user: &mut RelayUser, id: u16) {
-        if !self.plan.has(Kind::RelayNat) && !self.plan.has(Kind::Hairpin) {
+        user.tcp = self.plan.is_over_tcp(&format!("relay user {id}"));
+        if user.tcp || !self.plan.has(Kind::RelayNat) && !self.plan.has(Kind::Hairpin) {
             return;
         }
         let mut dice = Dice::new(self.plan.seed, &format!("relay nat {id}"));

@@ -44,6 +44,11 @@ impl World {
             match self.node.hub.poll_output() {
                 hub::Output::Timeout(_) => break,
                 hub::Output::Send { conn, text } => {
+                    if let Ok(message) = serde_json::from_str::<Value>(&text)
+                        && self.chatterer_hears(conn.0, &message)
+                    {
+                        continue;
+                    }
                     if !self.conns.contains_key(&conn.0) {
                         self.judge(broken("gone", format!("{text} was sent to a connection that is gone")));
                     }

@@ -39,6 +39,7 @@ impl World {
                 return broken("heals", format!("{} hears nothing from its peer", user.address));
             }
         }
+        self.summary.waited = self.chatters.iter().map(|pair| pair.waited).sum();
         self.summary.refused = self.greedy.iter().map(|user| user.refused).sum();
         self.summary.relayed = self.relay_users.iter().map(|user| user.got).sum();
         Ok(())

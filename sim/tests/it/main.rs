@@ -78,6 +78,29 @@ fn ports_run_out_and_neighbours_meet_through_their_nat() {
 }
 
 #[test]
+fn media_and_the_relay_are_reached_over_tcp() {
+    let over_tcp: Vec<u64> = (0..6)
+        .map(|seed| Plan {
+            kinds: vec![Kind::Tcp, Kind::Loss, Kind::Rebind],
+            relay_users: 2,
+            ..Plan::of(seed)
+        })
+        .map(|plan| sim::run(plan).expect("holds").over_tcp)
+        .collect();
+    assert!(over_tcp.iter().all(|count| *count > 100), "{over_tcp:?}");
+}
+
+#[test]
+fn who_is_away_finds_as_many_messages_as_are_kept() {
+    let plan = Plan { kinds: vec![Kind::Chatter], ..Plan::of(3) };
+    let waited = sim::run(plan).expect("holds").waited;
+    assert!(
+        waited >= 256 && waited.is_multiple_of(256),
+        "{waited}: a full queue each time, of candidates alone"
+    );
+}
+
+#[test]
 fn every_kind_of_trouble_is_met_by_the_seeds() {
     for kind in Kind::ALL {
         assert!((0..SEEDS).any(|seed| Plan::of(seed).has(kind)), "{kind:?}");

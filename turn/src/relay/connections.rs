@@ -18,7 +18,7 @@ const UNBOUND_MAX: usize = 16;
 /// Connections of one allocation, far above what ICE needs; one more is refused.
 const OF_ALLOCATION_MAX: usize = 64;
 /// Connections of all allocations: each is a file, and another one with its client's.
-const CONNECTIONS_MAX: usize = 4096;
+pub(super) const CONNECTIONS_MAX: usize = 4096;
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

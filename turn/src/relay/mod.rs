@@ -32,7 +32,7 @@ use slab::Slab;
 use addresses::RelayIps;
 pub use addresses::{Family, Protocol, RELAY_IPS_MAX, RelayIp, RelayedAddr};
 use bandwidth::Bandwidth;
-use connections::PeerConnections;
+use connections::{CONNECTIONS_MAX, PeerConnections};
 use elsewhere::Elsewhere;
 use forward::LastRoutes;
 pub use icmp::Icmp;
@@ -47,7 +47,7 @@ use crate::allocation::{Allocation, PortWish, Side, State};
 use crate::auth::{Authenticator, Credentials, StrangerLimit};
 use crate::metrics::{DropReason, Metrics};
 use crate::peer_policy::{PeerPolicy, Verdict, canonical};
-use crate::routes::{AllocationId, Hashing, Owner, ROUTES_MAX, Routes, Share, hashing};
+use crate::routes::{AllocationId, Hashing, Owner, PERMISSIONS_MAX, ROUTES_MAX, Routes, Share, hashing};
 pub use crate::settings::RelayConfig;
 use crate::settings::{Discovery, Lifetimes, Services};
 
@@ -214,6 +214,15 @@ impl Relay {
             ("connections to peers", self.connections.len()),
             ("users", self.ledger.users()),
             ("timers", self.expiries.len()),
+        ]
+    }
+
+    /// The longest list of each kind that clients can fill, by name, with its length and its bound.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 2] {
+        let permissions = self.allocations.iter().map(|(_, one)| one.share.permissions()).max().unwrap_or(0);
+        [
+            ("permissions of one allocation", permissions, PERMISSIONS_MAX),
+            ("connections to peers", self.connections.len(), CONNECTIONS_MAX),
         ]
     }
 
