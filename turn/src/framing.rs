@@ -10,19 +10,30 @@ pub const STRANGER_FRAME_BYTES_MAX: usize = 4096;
 
 /// Takes whole frames off the front of the buffer; `false` when what is there cannot become one of at most `bytes_max`.
 pub fn take_frames(buffer: &mut Vec<u8>, bytes_max: usize, mut on_frame: impl FnMut(&[u8])) -> bool {
+    let sound = take_frames_while(buffer, bytes_max, |frame| {
+        on_frame(frame);
+        true
+    });
+    debug_assert!(!sound || buffer.len() < FRAME_BYTES_MAX);
+    sound
+}
+
+/// As [`take_frames`], up to a frame that is not wanted: it stays, and what is behind it.
+pub fn take_frames_while(
+    buffer: &mut Vec<u8>,
+    bytes_max: usize,
+    mut on_frame: impl FnMut(&[u8]) -> bool,
+) -> bool {
     let mut at = 0;
     let sound = loop {
         match frame_bytes(&buffer[at..], bytes_max) {
-            Frame::Whole(length) => {
-                on_frame(&buffer[at..at + length]);
-                at += length;
-            }
+            Frame::Whole(length) if on_frame(&buffer[at..at + length]) => at += length,
+            Frame::Whole(_) => break true,
             Frame::More => break true,
             Frame::Broken => break false,
         }
     };
     buffer.drain(..at);
-    debug_assert!(!sound || buffer.len() < FRAME_BYTES_MAX);
     sound
 }
 

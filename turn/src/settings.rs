@@ -31,6 +31,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// What clients may come over.
     pub transports: Transports,
+    /// Threads that relay, at most [`crate::relay::WORKERS_MAX`]; 0 is one for each core.
+    pub workers: usize,
     /// Asked of the kernel for each direction of a relay socket, in bytes.
     pub relay_buffer_bytes: usize,
     /// What is decided by the core.
@@ -173,13 +175,14 @@ impl Default for Services {
 }
 
 impl Default for Settings {
-    /// Listens nowhere.
+    /// Listens nowhere, with one worker.
     fn default() -> Self {
         Self {
             listen: Vec::new(),
             tls_listen: Vec::new(),
             tls: None,
             transports: Transports::default(),
+            workers: 1,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay: RelayConfig::default(),
         }
@@ -233,6 +236,7 @@ impl From<&config::Turn> for Settings {
             tls_listen: turn.tls_listen.clone(),
             tls: turn.tls.clone(),
             transports: Transports::default(),
+            workers: turn.workers,
             relay_buffer_bytes: RELAY_BUFFER_BYTES,
             relay: RelayConfig {
                 realm: turn.realm.clone(),

@@ -57,6 +57,7 @@ impl Config {
                 row("turn.tls.key", quoted(files.key.display()));
             }
         }
+        row("turn.workers", self.turn.workers.to_string());
         row("turn.realm", quoted(&self.turn.realm));
         row("turn.relay_ip", quoted(self.turn.relay_ip));
         row("turn.external_ip", optional(&self.turn.external_ip));

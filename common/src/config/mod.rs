@@ -144,6 +144,8 @@ pub struct Turn {
     pub tls_listen: Vec<SocketAddr>,
     /// Their certificate: `turn.tls`, or `http.tls`.
     pub tls: Option<TlsFiles>,
+    /// Threads that relay; already resolved, at least 1.
+    pub workers: usize,
     /// STUN realm.
     pub realm: String,
     /// Address to bind relay sockets to.

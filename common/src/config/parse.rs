@@ -23,6 +23,8 @@ const AUTH_SECRET_BYTES_MIN: usize = 32;
 const NAMED_FILE_BYTES_MAX: usize = 1 << 20;
 /// One worker per port; more than this is a mistake.
 const WORKERS_MAX: u64 = 1024;
+/// Most workers of the relay, as with coturn.
+const TURN_WORKERS_MAX: u64 = 128;
 /// What the router can negotiate, in the default order of preference.
 const CODECS: [&str; 5] = ["opus", "VP8", "VP9", "H264", "AV1"];
 /// Home of the embedded database in production.
@@ -213,7 +215,7 @@ impl<'a> Parser<'a> {
     }
 
     fn turn(&mut self, media: &Media, http: &Http) -> Result<Turn> {
-        let (dev, seed) = (self.dev, self.seed);
+        let (dev, seed, cores) = (self.dev, self.seed, self.cores);
         let mut section = self.section("turn")?;
         let enabled = section.get("enabled", true, Value::flag)?;
         let turnserver_conf =
@@ -231,6 +233,10 @@ impl<'a> Parser<'a> {
             return Err(section.error("tls_listen", "needs a certificate: give turn.tls or http.tls"));
         }
         let realm = section.get("realm", "causeway".to_owned(), |value| realm(value.string()?))?;
+        let workers = match section.get("workers", 0, |value| value.number(0, TURN_WORKERS_MAX))? {
+            0 => cores.clamp(1, TURN_WORKERS_MAX as usize),
+            workers => workers as usize,
+        };
         let relay_ip = section.get("relay_ip", media.listen_ip, ip)?;
         let external_ip = section.optional("external_ip", ip)?;
         let external_ip = external_ip
@@ -252,6 +258,7 @@ impl<'a> Parser<'a> {
             listen,
             tls_listen,
             tls,
+            workers,
             realm,
             relay_ip,
             external_ip,

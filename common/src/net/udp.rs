@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use quinn_udp::{Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::batch::{RecvBatch, TransmitArena};
 use crate::metrics::{Counter, Counters, Registry};
@@ -79,6 +79,33 @@ impl BatchSocket {
         }
         socket.bind(&address.into())?;
         Self::with_buffers(socket.into(), metrics, buffer_bytes)
+    }
+
+    /// Binds several sockets to one address. The kernel gives each sender to one of them for as long as none is closed. The
+    /// first is refused an address that is taken; only then is it opened to the others (SO_REUSEPORT, of this user alone).
+    pub fn bind_group(address: SocketAddr, count: usize, metrics: &UdpMetrics) -> io::Result<Vec<Self>> {
+        let first = Self::bind(address, metrics.clone())?;
+        let (address, mut group) = (first.local, vec![first]);
+        if count > 1 {
+            SockRef::from(&group[0].socket).set_reuse_port(true)?;
+        }
+        for _ in 1..count {
+            let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            group.push(Self::from_std(socket.into(), metrics.clone())?);
+        }
+        Ok(group)
+    }
+
+    /// Another descriptor of the same socket, which stays open until the last of them is closed.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self { socket, state, local: self.local, metrics: self.metrics.clone() })
     }
 
     /// Takes over a socket that is bound already.

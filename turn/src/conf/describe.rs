@@ -19,6 +19,8 @@ impl Conf {
         let over =
             [("UDP", udp), ("TCP", tcp), ("TLS", tls && has_certificate), ("DTLS", dtls && has_certificate)];
         row("clients come over", list(over.iter().filter(|(_, on)| *on).map(|(name, _)| name)));
+        let workers = self.settings.workers;
+        row("workers", if workers == 0 { "one for each core".into() } else { workers.to_string() });
         row("realm", relay.realm.clone());
         let ips = relay.relay_ips.iter().map(|ip| match ip.bound == ip.shown {
             true => ip.bound.to_string(),

@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) socket_buffer_bytes: usize,
     pub(super) relay_ips: Vec<IpAddr>,
     pub(super) external_ips: Vec<(IpAddr, Option<IpAddr>)>,
+    /// 0 is one for each core.
+    pub(super) workers: usize,
     pub(super) min_port: u16,
     pub(super) max_port: u16,
     pub(super) tcp_relay: bool,
@@ -89,6 +91,7 @@ impl Default for Draft {
             socket_buffer_bytes: RELAY_BUFFER_BYTES,
             relay_ips: Vec::new(),
             external_ips: Vec::new(),
+            workers: 0,
             min_port: *relay.ports.start(),
             max_port: *relay.ports.end(),
             tcp_relay: true,
@@ -229,6 +232,7 @@ impl Draft {
             tls_listen,
             tls,
             transports: self.transports,
+            workers: self.workers,
             relay_buffer_bytes: self.socket_buffer_bytes,
             relay,
         };

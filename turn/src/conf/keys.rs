@@ -131,7 +131,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::accept("udp-gso", Takes::Maybe, SAFE_ALREADY),
     Key::accept("multiplex-peer", Takes::Maybe, "every allocation has its own port, and trains are sent as one all the same"),
     Key::accept("multiplex-peer-port", Takes::Value, "every allocation has its own port"),
-    Key::warn("relay-threads", Takes::Value, "one thread relays everything").short('m'),
+    Key::value("relay-threads", |d, v| Ok(d.workers = number(v)?)).short('m'),
     Key::value("sock-buf-size", |d, v| Ok(d.socket_buffer_bytes = number(v)?)),
 
     // Where packets leave.

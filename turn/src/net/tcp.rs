@@ -19,8 +19,8 @@ use super::outbox::Outbox;
 use super::peers::{self, Splice};
 use super::tls::{Opened, Tls};
 use super::worker::SharedWorker;
-use crate::framing::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX, take_frames};
-use crate::relay::{ClientAddr, ConnectionId, Input, Transport};
+use crate::framing::{FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX, take_frames_while};
+use crate::relay::{ClientAddr, ConnectionId, Input, Transport, WorkerId};
 
 /// A connection that has no allocation after this long, or has lost it for this long, is closed: an Allocate request takes
 /// two round trips.
@@ -91,19 +91,60 @@ async fn admit(
         Some(tls) => tls.open(stream).await,
         None => Ok(Opened::Plain(stream)),
     };
-    let reason = match opened {
-        Ok(Opened::Plain(_)) if !admission.plain => Some("switched-off"),
-        Ok(Opened::Plain(stream)) => {
-            let (reader, writer) = stream.into_split();
-            let at = (remote, local);
-            serve(&worker, reader, writer, Transport::Tcp, at, &admission.accepted).await
+    let stream = match opened {
+        Ok(Opened::Plain(_)) if !admission.plain => return admission.refused.inc("switched-off"),
+        Ok(stream) => stream,
+        Err(_) => return admission.refused.inc("tls"),
+    };
+    admission.accepted.inc(match &stream {
+        Opened::Plain(_) => "tcp",
+        Opened::Secure(_) => "tls",
+    });
+    let (at, received) = ((remote, local), Vec::with_capacity(STRANGER_FRAME_BYTES_MAX));
+    host(worker, Guest { stream, at, received, useful: Instant::now(), pass }, admission).await;
+}
+
+/// A client's connection, on its way between workers too.
+pub(super) struct Guest {
+    stream: Opened,
+    /// The client's address and ours.
+    at: (SocketAddr, SocketAddr),
+    /// What has been received and not been handled.
+    received: Vec<u8>,
+    /// When it was seen to be of use.
+    useful: Instant,
+    pass: Pass,
+}
+
+/// Lets a client talk until its connection ends, here or at the worker that it belongs to.
+pub(super) async fn host(worker: SharedWorker, guest: Guest, admission: Admission) {
+    let Guest { stream, at, mut received, useful, pass } = guest;
+    let reason = match stream {
+        Opened::Plain(stream) => {
+            let (mut reader, mut writer) = stream.into_split();
+            let halves = (&mut reader, &mut writer);
+            match serve(&worker, halves, Transport::Tcp, at, &mut received, useful).await {
+                Served::Ended(reason) => reason,
+                Served::Leaves(home) => {
+                    if let Ok(stream) = reader.reunite(writer) {
+                        let stream = Opened::Plain(stream);
+                        worker.borrow().send_home(home, Guest { stream, at, received, useful, pass });
+                    }
+                    return;
+                }
+            }
         }
-        Ok(Opened::Secure(stream)) => {
-            let (reader, writer) = tokio::io::split(*stream);
-            let at = (remote, local);
-            serve(&worker, reader, writer, Transport::Tls, at, &admission.accepted).await
+        Opened::Secure(stream) => {
+            let (mut reader, mut writer) = tokio::io::split(*stream);
+            let halves = (&mut reader, &mut writer);
+            match serve(&worker, halves, Transport::Tls, at, &mut received, useful).await {
+                Served::Ended(reason) => reason,
+                Served::Leaves(home) => {
+                    let stream = Opened::Secure(Box::new(reader.unsplit(writer)));
+                    return worker.borrow().send_home(home, Guest { stream, at, received, useful, pass });
+                }
+            }
         }
-        Err(_) => Some("tls"),
     };
     if let Some(reason) = reason {
         admission.refused.inc(reason);
@@ -111,46 +152,53 @@ async fn admit(
     drop(pass);
 }
 
-/// Lets a client talk until its connection ends: the reason, when it is we who end it.
+/// What has become of a connection that was served.
+enum Served {
+    /// It has ended. The reason, when it is we who ended it.
+    Ended(Option<&'static str>),
+    /// It belongs to another worker.
+    Leaves(WorkerId),
+}
+
+/// Lets a client talk until its connection ends or leaves.
 async fn serve(
     worker: &SharedWorker,
-    mut reader: impl AsyncRead + Unpin,
-    mut writer: impl AsyncWrite + Unpin,
+    (mut reader, mut writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     transport: fn(ConnectionId) -> Transport,
     (remote, local): (SocketAddr, SocketAddr),
-    accepted: &Counters,
-) -> Option<&'static str> {
+    received: &mut Vec<u8>,
+    useful: Instant,
+) -> Served {
     let outbox = Rc::new(Outbox::default());
     let connection = worker.borrow_mut().add_connection(Rc::clone(&outbox));
     let client = ClientAddr { transport: transport(connection), remote, local };
-    accepted.inc(client.transport.as_str());
-    let mut received = Vec::with_capacity(STRANGER_FRAME_BYTES_MAX);
     let end = {
         let mut writing = pin!(write(&mut writer, &outbox));
         let end = tokio::select! {
-            end = read(worker, client, &mut reader, &mut received) => end,
+            end = read(worker, client, &mut reader, received, useful) => end,
             () = &mut writing => End::Closed(None),
         };
-        if let End::Spliced(_) = end {
+        if let End::Spliced(_) | End::Leaves(_) = end {
             // The answer to ConnectionBind goes out before what the peer has sent.
             outbox.finish();
             let _ = timeout(IDLE, writing).await; // who reads nothing gets nothing
         }
         end
     };
-    let reason = match end {
-        End::Closed(reason) => reason,
+    let served = match end {
+        End::Closed(reason) => Served::Ended(reason),
+        End::Leaves(home) => Served::Leaves(home),
         End::Spliced(splice) => {
             let (peer, metrics) = (splice.connection, worker.borrow().metrics());
-            splice.carry(reader, writer, &received, &metrics).await;
+            splice.carry(reader, writer, received, &metrics).await;
             peers::ended(worker, peer);
-            None
+            Served::Ended(None)
         }
     };
     let mut worker = worker.borrow_mut();
     worker.remove_connection(connection);
     worker.batch(|batch| batch.handle(Input::ClientGone { client }));
-    reason
+    served
 }
 
 /// What becomes of a connection.
@@ -159,6 +207,8 @@ enum End {
     Closed(Option<&'static str>),
     /// It carries a peer's bytes.
     Spliced(Splice),
+    /// It goes to another worker.
+    Leaves(WorkerId),
 }
 
 /// Reads messages until there will be no more.
@@ -167,18 +217,32 @@ async fn read(
     client: ClientAddr,
     reader: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
+    mut useful: Instant,
 ) -> End {
-    let mut useful = Instant::now();
+    // What another worker has received comes first.
+    let mut has_some = !buffer.is_empty();
     loop {
-        let got = timeout(IDLE, reader.read_buf(buffer)).await;
-        if matches!(got, Ok(Ok(0) | Err(_))) {
-            return End::Closed(None);
+        if !std::mem::take(&mut has_some) {
+            let got = timeout(IDLE, reader.read_buf(buffer)).await;
+            if matches!(got, Ok(Ok(0) | Err(_))) {
+                return End::Closed(None);
+            }
         }
         let mut frames_max = frame_bytes_max(worker, &client);
         loop {
+            let mut home = None;
             let taken = worker.borrow_mut().batch(|batch| {
-                take_frames(buffer, frames_max, |data| batch.handle(Input::FromClient { client, data }))
+                take_frames_while(buffer, frames_max, |data| {
+                    home = batch.home_of(&client, data);
+                    if home.is_none() {
+                        batch.handle(Input::FromClient { client, data });
+                    }
+                    home.is_none()
+                })
             });
+            if let Some(home) = home {
+                return End::Leaves(home);
+            }
             if let Some(splice) = worker.borrow_mut().take_splice(&client) {
                 return End::Spliced(splice);
             }

@@ -13,16 +13,19 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use common::handover::DatagramSink;
 use common::net::{BatchSocket, RecvBatch, UdpMetrics};
+use tokio_util::sync::CancellationToken;
 
 use super::dtls::{self, Event, Sessions};
+use super::orders::{Order, Post};
 use super::outbox::Outbox;
 use super::peers::{Peers, Splice};
+use super::tcp::Guest;
 use super::trains::{Exit, RelaySocket, Route, Sockets, Trains};
 use super::udp::{self, Readable};
 use crate::auth::Credentials;
 use crate::metrics::{DropReason, Metrics};
 use crate::relay::{
-    ClientAddr, ConnectionId, Destination, Input, Output, Protocol, Relay, RelayedAddr, Transport,
+    ClientAddr, ConnectionId, Destination, Input, Output, Protocol, Relay, RelayedAddr, Transport, WorkerId,
 };
 use crate::settings::Settings;
 
@@ -30,7 +33,10 @@ pub(super) type SharedWorker = Rc<RefCell<Worker>>;
 
 pub(super) struct Worker {
     relay: Relay,
+    id: WorkerId,
     media: Arc<dyn DatagramSink>,
+    post: Post,
+    panicked: CancellationToken,
     metrics: Metrics,
     udp_metrics: UdpMetrics,
     sockets: Sockets,
@@ -47,19 +53,28 @@ pub(super) struct Worker {
     me: Weak<RefCell<Worker>>,
 }
 
+/// What a worker has beside its core.
+pub(super) struct Equipment {
+    pub(super) id: WorkerId,
+    pub(super) media: Arc<dyn DatagramSink>,
+    pub(super) metrics: Metrics,
+    pub(super) udp_metrics: UdpMetrics,
+    pub(super) post: Post,
+    pub(super) dtls: Option<Sessions>,
+    /// Told when a batch panics: the core is in no state to go on.
+    pub(super) panicked: CancellationToken,
+}
+
 impl Worker {
-    pub(super) fn shared(
-        relay: Relay,
-        media: Arc<dyn DatagramSink>,
-        metrics: Metrics,
-        udp_metrics: UdpMetrics,
-        dtls: Option<Sessions>,
-        settings: &Settings,
-    ) -> SharedWorker {
+    pub(super) fn shared(relay: Relay, equipment: Equipment, settings: &Settings) -> SharedWorker {
+        let Equipment { id, media, metrics, udp_metrics, post, dtls, panicked } = equipment;
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 relay,
+                id,
                 media,
+                post,
+                panicked,
                 trains: Trains::new(metrics.clone()),
                 metrics,
                 udp_metrics,
@@ -115,6 +130,7 @@ impl Worker {
     /// Handles what arrived together, then sends. The clock is read once.
     pub(super) fn batch<T>(&mut self, handle: impl FnOnce(&mut Batch<'_>) -> T) -> T {
         let now = Instant::now();
+        let _alarm = Alarm(self.panicked.clone());
         let mut batch = Batch { now, worker: self };
         batch.tell_wall_clock();
         let result = handle(&mut batch);
@@ -128,8 +144,11 @@ impl Worker {
             Destination::Client { client, prefix, padding } => {
                 self.send_to_client(client, &prefix, payload, padding)
             }
-            // One worker has no others.
-            Destination::Worker { .. } => self.metrics.drop(DropReason::NoAllocation),
+            Destination::Worker { worker, from, to } => {
+                if !self.post.deliver(worker, from, to, payload) {
+                    self.metrics.drop(DropReason::QueueFull);
+                }
+            }
             Destination::Media { from, to } => {
                 if !self.media.deliver(from, to, payload) {
                     self.metrics.drop(DropReason::QueueFull);
@@ -179,18 +198,46 @@ impl Worker {
                 .is_ok();
         }
         let bound = BatchSocket::bind_with_buffers(bind, self.udp_metrics.clone(), self.relay_buffer_bytes);
-        let socket = match bound.and_then(Readable::new) {
-            Ok(socket) => Rc::new(socket),
+        match bound.and_then(Readable::new) {
+            Ok(socket) => self.serve_relay(relayed, Rc::new(socket)),
             Err(error) => {
                 tracing::debug!(%error, "a relay port could not be bound");
                 return false;
             }
-        };
+        }
+        true
+    }
+
+    fn serve_relay(&mut self, relayed: RelayedAddr, socket: Rc<Readable>) {
         let task =
             udp::relay(Weak::clone(&self.me), Rc::clone(&socket), relayed, Rc::clone(&self.from_peers));
         let task = tokio::task::spawn_local(task).abort_handle();
         self.sockets.relays.insert(relayed, RelaySocket { socket, task });
-        true
+    }
+
+    /// Gives the socket of a redeemed reservation away. It stays open meanwhile, so that nobody else gets its port.
+    pub(super) fn hand_over(&mut self, relayed: RelayedAddr, to: WorkerId) {
+        let socket = self.sockets.relays.remove(&relayed);
+        let socket = socket.and_then(|relay| relay.socket.socket().try_clone().ok());
+        self.post.order(to, Order::TakeOver { relayed, socket });
+    }
+
+    /// The answer to what was fetched.
+    pub(super) fn take_over(&mut self, relayed: RelayedAddr, socket: Option<BatchSocket>) {
+        let socket = socket.and_then(|socket| Readable::new(socket).ok());
+        let news = match socket {
+            Some(socket) => {
+                self.serve_relay(relayed, Rc::new(socket));
+                Input::RelayBound { relayed }
+            }
+            None => Input::RelayBindFailed { relayed },
+        };
+        self.batch(|batch| batch.handle(news));
+    }
+
+    /// Sends a client's connection to the worker that it belongs to.
+    pub(super) fn send_home(&self, home: WorkerId, guest: Guest) {
+        self.post.order(home, Order::Welcome(Box::new(guest)));
     }
 }
 
@@ -212,6 +259,17 @@ impl News {
     }
 }
 
+/// Rings when it is dropped by a panic.
+struct Alarm(CancellationToken);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
+    }
+}
+
 /// Inputs of one moment.
 pub(super) struct Batch<'a> {
     now: Instant,
@@ -226,6 +284,11 @@ impl Batch<'_> {
         {
             self.worker.relay.handle_input(self.now, Input::WallClock { unix_time });
         }
+    }
+
+    /// As [`Relay::home_of`].
+    pub(super) fn home_of(&self, client: &ClientAddr, data: &[u8]) -> Option<WorkerId> {
+        self.worker.relay.home_of(client, data)
     }
 
     /// A datagram at a listener.
@@ -295,8 +358,11 @@ impl Batch<'_> {
                     };
                     self.worker.relay.handle_input(self.now, news);
                 }
-                Output::FetchRelay { relayed, .. } => {
-                    self.worker.relay.handle_input(self.now, Input::RelayBindFailed { relayed });
+                Output::FetchRelay { relayed, from } => {
+                    let order = Order::HandOver { relayed, to: self.worker.id };
+                    if !self.worker.post.order(from, order) {
+                        self.worker.relay.handle_input(self.now, Input::RelayBindFailed { relayed });
+                    }
                 }
                 Output::CloseRelay { relayed } => {
                     self.worker.trains.send(&self.worker.sockets); // what waits may leave from this socket

@@ -205,12 +205,15 @@ impl Relay {
     /// The other worker that a client's message is for: a ConnectionBind goes where the connection is, before anything is
     /// looked at that only that worker knows. A connection with an allocation stays.
     pub fn home_of(&self, client: &ClientAddr, data: &[u8]) -> Option<WorkerId> {
-        if self.ledger.workers() == 1 || !client.transport.is_stream() || self.has_allocation(client) {
-            return None;
+        let is_stun = data.first().is_some_and(|first| first >> 6 == 0);
+        if !is_stun || self.ledger.workers() == 1 {
+            return None; // most of what comes
         }
         let message = Message::parse(data).ok()?;
-        let wanted = (message.class(), message.method()) == (Class::Request, Method::CONNECTION_BIND);
-        let connection = connection_of(&message).filter(|_| wanted)?;
+        let may_go = (message.class(), message.method()) == (Class::Request, Method::CONNECTION_BIND)
+            && client.transport.is_stream()
+            && !self.has_allocation(client);
+        let connection = connection_of(&message).filter(|_| may_go)?;
         let home = WorkerId((connection.0 % u32::from(self.ledger.workers())) as u8);
         (home != self.worker).then_some(home)
     }

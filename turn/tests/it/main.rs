@@ -27,3 +27,5 @@ mod tcp_relay;
 mod utilities;
 #[cfg(feature = "net")]
 mod vanishing;
+#[cfg(feature = "net")]
+mod workers;
