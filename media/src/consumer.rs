@@ -97,6 +97,10 @@ pub struct Consumer {
     pub extensions: ConsumerExtensions,
     /// Which encoding flows.
     pub selector: Selector,
+    /// Spatial and temporal layer that the client asked for; the bound of what is allocated.
+    pub preferred: (u8, Option<u8>),
+    /// What its share of the link allows; `None` is nothing.
+    pub allocated: Option<(u8, u8)>,
     /// Its numbering.
     pub rewriter: Rewriter,
     /// The encoding that was last entered; its timestamps are the ones that were rewritten.
@@ -150,6 +154,8 @@ impl Consumer {
             cname: rtp.rtcp.cname.clone().unwrap_or_default(),
             extensions: ConsumerExtensions::new(rtp, source_extensions),
             selector: Selector::new(encodings),
+            preferred: (u8::MAX, None),
+            allocated: Some((u8::MAX, u8::MAX)),
             rewriter: Rewriter::new(random),
             entered: None,
             last_sent: None,
@@ -162,6 +168,17 @@ impl Consumer {
             told_layers: None,
             told_scores: None,
         }
+    }
+
+    /// Whether the source's packets go to the subscriber at all.
+    pub fn takes(&self) -> bool {
+        !self.paused && self.allocated.is_some()
+    }
+
+    /// The newest packet that was sent and is remembered.
+    pub fn newest_sent(&self) -> Option<&Sent> {
+        let newest = self.rewriter.newest()?;
+        self.sent.get((newest % KEPT_MAX as u64) as usize)?.as_ref()
     }
 
     /// Remembers a packet that was sent.

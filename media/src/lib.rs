@@ -2,6 +2,7 @@
 //!
 //! [`sfu::Sfu`] is the core, one worker's world; `net` (feature `net`) is its shell.
 
+pub mod allocate;
 pub mod arrivals;
 pub mod codec;
 pub mod connection;
@@ -17,7 +18,9 @@ pub mod keyframe;
 pub mod net;
 pub mod ortc;
 pub mod outbox;
+pub mod pacer;
 pub mod producer;
+pub mod rates;
 pub mod reception;
 pub mod rewrite;
 pub mod rtp;

@@ -10,6 +10,7 @@ use crate::codec::dependency_descriptor::Structure;
 use crate::codec::{Codec, Frame};
 use crate::keyframe::KeyframeRequests;
 use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
+use crate::rates::Rates;
 use crate::reception::{Reception, Store};
 use crate::speaker::Voice;
 
@@ -68,6 +69,8 @@ pub struct Encoding {
     pub structure: Option<Structure>,
     /// Layers within it.
     pub layers: LayersHeard,
+    /// What each of them costs.
+    pub rates: Rates,
     /// What was asked of it.
     pub keyframes: KeyframeRequests,
 }

@@ -129,6 +129,20 @@ pub fn write_header(
     Some(FIXED_HEADER_LEN + extension_len)
 }
 
+/// Puts another value into an element of a header that [`write_header`] made; the length stays.
+pub fn replace_element(packet: &mut [u8], wanted: u8, value: &[u8]) {
+    let Some(end) = header_len(packet).filter(|_| packet[0] & 0x10 != 0) else { return };
+    let mut at = FIXED_HEADER_LEN + 4;
+    while at < end {
+        let (id, length) = (packet[at] >> 4, usize::from(packet[at] & 0x0f) + 1);
+        if id == wanted && length == value.len() {
+            packet[at + 1..at + 1 + length].copy_from_slice(value);
+            return;
+        }
+        at += if packet[at] == 0 { 1 } else { 1 + length };
+    }
+}
+
 /// The number nearest to `reference` that ends in `wire`: how 16-bit sequence numbers are extended. `None` when it would be
 /// before zero.
 pub fn extend_sequence(reference: u64, wire: u16) -> Option<u64> {
@@ -233,6 +247,13 @@ mod tests {
             prop_assert_eq!(header.extensions.find(1), fits.then_some(mid.as_bytes()));
             prop_assert_eq!(header.extensions.find(2), Some(&sent.to_be_bytes()[1..]));
             prop_assert_eq!(header.extensions.find(3), Some(&twcc.to_be_bytes()[..]));
+            let parsed_other = {
+                let mut other = out;
+                replace_element(&mut other[..len], 3, &[7, 9]);
+                let header = RtpHeader::parse(&other[..len]).unwrap();
+                (header.extensions.find(2) == Some(&sent.to_be_bytes()[1..]), header.extensions.find(3) == Some(&[7, 9]))
+            };
+            prop_assert_eq!(parsed_other, (true, true));
             for short in 0..len {
                 prop_assert_eq!(write_header(&mut out[..short], &FIELDS, &extensions), None);
             }

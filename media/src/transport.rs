@@ -12,6 +12,7 @@ use crate::connection::Connection;
 use crate::estimate::Estimator;
 use crate::ice::{IceLite, RemoteAddr};
 use crate::outbox::Outbox;
+use crate::pacer::Pacer;
 use crate::srtp::{self, OVERHEAD_MAX, Profile, SrtpContext};
 
 /// SSRCs that one client may make us remember.
@@ -72,6 +73,16 @@ pub struct Transport {
     pub twcc_sequence: u16,
     /// How much the client's link carries; present once packets that tell are sent, or the client says it.
     pub estimator: Option<Estimator>,
+    /// Video that waits.
+    pub pacer: Pacer,
+    /// When layers were last taken away because they did not fit the link.
+    pub reduced: Option<Instant>,
+    /// The estimate that layers were last allocated by.
+    pub allocated_bitrate: u64,
+    /// What was allocated by it costs so many bits per second; more than the estimate where streams have no choice.
+    pub allocated_cost: u64,
+    /// When a running probe goes on.
+    pub next_probe: Option<Instant>,
     /// Available bitrate that the hub was last told.
     pub told_bitrate: Option<u64>,
     /// MIDs given to consumers so far; they are never reused (contract §5.2 f).
@@ -122,6 +133,11 @@ impl Transport {
             twcc: None,
             twcc_sequence: 0,
             estimator: None,
+            pacer: Pacer::default(),
+            reduced: None,
+            allocated_bitrate: 0,
+            allocated_cost: 0,
+            next_probe: None,
             told_bitrate: None,
             next_mid: 0,
             cname: None,
@@ -169,6 +185,17 @@ impl Transport {
         }
     }
 
+    /// Whether its link's rate is known, so that video is spread over time.
+    pub fn is_paced(&self) -> bool {
+        self.estimator.as_ref().is_some_and(|estimator| estimator.bitrate().is_some())
+    }
+
+    /// The next transport-wide sequence number.
+    pub fn next_twcc(&mut self) -> u16 {
+        self.twcc_sequence = self.twcc_sequence.wrapping_add(1);
+        self.twcc_sequence
+    }
+
     /// Where media goes, when it may go at all.
     pub fn open_path(&mut self) -> Option<(&mut SrtpContext, RemoteAddr)> {
         let to = self.ice.selected()?;
@@ -177,8 +204,14 @@ impl Transport {
 
     /// When it wants to be woken: the earliest of all that it waits for.
     pub fn deadline(&self) -> Option<Instant> {
-        let all =
-            [self.connection_deadline, self.ice.consent_deadline(), self.next_report, self.next_feedback];
+        let all = [
+            self.connection_deadline,
+            self.ice.consent_deadline(),
+            self.next_report,
+            self.next_feedback,
+            self.next_probe,
+            self.pacer.next(),
+        ];
         all.into_iter().flatten().min()
     }
 }

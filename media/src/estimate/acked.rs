@@ -15,12 +15,15 @@ pub(super) struct Acked {
     bytes: u64,
     bps: Option<f64>,
     variance: f64,
+    /// Of the last window alone.
+    window_bps: f64,
 }
 
 impl Acked {
-    /// Bits per second, once a first window is over.
+    /// Bits per second, once a first window is over. What one window carried, the link carries: a stream that has just become
+    /// larger counts at once, one that has become smaller by and by.
     pub fn bps(&self) -> Option<f64> {
-        self.bps
+        self.bps.map(|bps| bps.max(self.window_bps))
     }
 
     /// A packet arrived, by the receiver's clock.
@@ -41,6 +44,7 @@ impl Acked {
     }
 
     fn sample(&mut self, bps: f64) {
+        self.window_bps = bps;
         let Some(believed) = self.bps else {
             (self.bps, self.variance) = (Some(bps), 50.0);
             return;

@@ -34,6 +34,7 @@ const START_BPS: f64 = 600_000.0;
 const SILENCE_US: u64 = 2_000_000;
 /// Of the receiver's clock, in units of 64 ms: its microseconds fit 64 bits.
 const UNROLLED_MAX: u64 = 1 << 40;
+const SENDING_WINDOW_US: u64 = 300_000;
 const ROUND_TRIP_START_US: u64 = 200_000;
 
 /// The estimator of one transport.
@@ -52,6 +53,26 @@ pub struct Estimator {
     round_trip_us: u64,
     heard_us: Option<u64>,
     clock: ReceiverClock,
+    sending: Sending,
+}
+
+/// How much is sent, by our clock.
+#[derive(Debug, Default)]
+struct Sending {
+    begun_us: u64,
+    bytes: u64,
+    bps: f64,
+}
+
+impl Sending {
+    fn on_sent(&mut self, bytes: usize, now_us: u64) {
+        let since_us = now_us.saturating_sub(self.begun_us);
+        if since_us >= SENDING_WINDOW_US {
+            self.bps = self.bytes as f64 * 8e6 / since_us as f64;
+            (self.begun_us, self.bytes) = (now_us, 0);
+        }
+        self.bytes += bytes as u64;
+    }
 }
 
 /// The receiver's clock of 24 bits, unrolled.
@@ -91,6 +112,7 @@ impl Estimator {
             round_trip_us: ROUND_TRIP_START_US,
             heard_us: None,
             clock: ReceiverClock::default(),
+            sending: Sending::default(),
         }
     }
 
@@ -119,6 +141,7 @@ impl Estimator {
         let now_us = self.us(now);
         let cluster = self.prober.on_sent(bytes);
         self.history.sent(sequence, bytes, cluster, now_us);
+        self.sending.on_sent(bytes, now_us);
         if let Some(bps) = self.bps().filter(|_| cluster == 0) {
             self.alr.on_sent(bytes, bps, now_us);
         }
@@ -174,7 +197,7 @@ impl Estimator {
             delay.on_probe(bps, now_us);
             self.loss.on_probe(bps);
         }
-        delay.update(usage, acked, self.round_trip_us, limited, now_us);
+        delay.update(usage, (self.sending.bps, acked), self.round_trip_us, limited, now_us);
         self.loss.on_feedback((arrived, lost), delay.bps(), acked, self.round_trip_us, now_us);
     }
 

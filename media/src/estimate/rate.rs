@@ -13,6 +13,8 @@ const AHEAD: f64 = 1.5;
 const AHEAD_BPS: f64 = 10_000.0;
 /// What a queue adds to the round trip before it is noticed.
 const RESPONSE_US: u64 = 100_000;
+/// Share of what is sent that arrives when nothing is in the way.
+const ARRIVES: f64 = 0.8;
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 const ADDITIVE_BPS_MIN: f64 = 4_000.0;
 const REDUCE_AGAIN_US: (u64, u64) = (10_000, 200_000);
@@ -91,16 +93,19 @@ impl DelayRate {
     }
 
     /// Feedback has come. `acked_bps` is what arrives, `alr` that less is sent than may be.
+    ///
+    /// `sent_bps` tells a burst from congestion: when nearly all that is sent arrives, a queue is a keyframe on its way, and
+    /// what arrives (less than is allowed) does not bound the link.
     pub fn update(
         &mut self,
         usage: Usage,
-        acked_bps: Option<f64>,
+        (sent_bps, acked_bps): (f64, Option<f64>),
         round_trip_us: u64,
         alr: bool,
         now_us: u64,
     ) {
         match usage {
-            Usage::Over => self.decrease(acked_bps, round_trip_us, now_us),
+            Usage::Over => self.decrease(sent_bps, acked_bps, round_trip_us, now_us),
             Usage::Under => (self.state, self.changed_us) = (State::Hold, now_us),
             Usage::Normal if self.state == State::Hold => {
                 (self.state, self.changed_us) = (State::Increase, now_us);
@@ -130,7 +135,7 @@ impl DelayRate {
         self.bps = (self.bps + step).min(limit).clamp(MIN_BPS, MAX_BPS);
     }
 
-    fn decrease(&mut self, acked_bps: Option<f64>, round_trip_us: u64, now_us: u64) {
+    fn decrease(&mut self, sent_bps: f64, acked_bps: Option<f64>, round_trip_us: u64, now_us: u64) {
         let acked = acked_bps.unwrap_or(self.bps);
         let pause_us = round_trip_us.clamp(REDUCE_AGAIN_US.0, REDUCE_AGAIN_US.1);
         let again = self.reduced_us.is_none_or(|at| now_us.saturating_sub(at) >= pause_us);
@@ -140,6 +145,9 @@ impl DelayRate {
         let mut wanted = BACKOFF * acked;
         if wanted > self.bps {
             wanted = self.capacity.kbps.map_or(wanted, |kbps| BACKOFF * kbps * 1000.0);
+        }
+        if acked >= ARRIVES * sent_bps {
+            wanted = wanted.max(BACKOFF * self.bps);
         }
         self.bps = self.bps.min(wanted).max(MIN_BPS);
         self.capacity.forget_when_wrong(acked / 1000.0);
@@ -156,12 +164,12 @@ mod tests {
     fn it_rises_by_eight_percent_a_second_and_falls_below_what_arrives() {
         let mut rate = DelayRate::new(1e6, 0);
         for n in 1..=20u64 {
-            rate.update(Usage::Normal, Some(1e6), 50_000, false, n * 50_000);
+            rate.update(Usage::Normal, (1e6, Some(1e6)), 50_000, false, n * 50_000);
         }
         assert!((1.07e6..1.09e6).contains(&rate.bps()), "{}", rate.bps());
-        rate.update(Usage::Over, Some(4e5), 50_000, false, 1_050_000);
+        rate.update(Usage::Over, (1e6, Some(4e5)), 50_000, false, 1_050_000);
         assert!((rate.bps() - 3.4e5).abs() < 1.0);
-        rate.update(Usage::Over, Some(4e5), 50_000, false, 1_060_000);
+        rate.update(Usage::Over, (1e6, Some(4e5)), 50_000, false, 1_060_000);
         assert!((rate.bps() - 3.4e5).abs() < 1.0, "not twice in a round trip");
     }
 
@@ -169,7 +177,7 @@ mod tests {
     fn it_does_not_run_away_from_what_is_sent() {
         let mut rate = DelayRate::new(1e6, 0);
         for n in 1..1000u64 {
-            rate.update(Usage::Normal, Some(1e5), 50_000, false, n * 100_000);
+            rate.update(Usage::Normal, (1e6, Some(1e5)), 50_000, false, n * 100_000);
         }
         assert!((rate.bps() - 1e6).abs() < 1.0, "and is not lowered either");
         rate.on_probe(2e6, 0);

@@ -50,6 +50,7 @@ impl Metrics {
             (drops.with("unknown_source"), |totals| totals.core.unknown_source),
             (drops.with("malformed_rtp"), |totals| totals.core.malformed_rtp),
             (drops.with("data"), |totals| totals.core.data_dropped),
+            (drops.with("video_queue_full"), |totals| totals.core.video_dropped),
             (drops.with("udp_full"), |totals| totals.udp_dropped),
             (drops.with("tcp_full"), |totals| totals.tcp_dropped),
             (drops.with("hub_full"), |totals| totals.events_dropped),

@@ -88,6 +88,7 @@ impl Sfu {
                     return Err(MediaError::InvalidParameters("priority is 1 to 255".into()));
                 }
                 self.consumers[key].priority = priority;
+                self.review_downlink(now, self.consumers[key].transport);
                 Ok(Done::Ok)
             }
             Action::RequestKeyFrame { consumer } => {

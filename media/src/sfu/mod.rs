@@ -114,6 +114,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Packets sent again.
     pub retransmitted: u64,
+    /// Video that a subscriber's link had no room for.
+    pub video_dropped: u64,
     /// Data messages that a slow or closed consumer did not get.
     pub data_dropped: u64,
 }
@@ -400,6 +402,12 @@ impl Sfu {
             let tick = if publishes { PUBLISHER_TICK } else { SUBSCRIBER_TICK };
             self.transports[slot].next_feedback = Some(now + tick);
             self.tick(now, slot);
+        }
+        if self.transports.get(slot).is_some_and(|transport| due(transport.next_probe)) {
+            self.send_probe(now, slot);
+        }
+        if self.transports.get(slot).is_some_and(|transport| due(transport.pacer.next())) {
+            self.send_waiting(now, slot);
         }
         if self.transports.get(slot).is_some_and(|transport| due(transport.next_report)) {
             self.transports[slot].next_report = Some(now + REPORT_INTERVAL);

@@ -190,7 +190,11 @@ impl Sfu {
         temporal: Option<u8>,
     ) -> Result<Done, MediaError> {
         let key = self.consumer_of(owner, id)?;
-        self.consumers[key].selector.prefer(spatial, temporal);
+        let consumer = &mut self.consumers[key];
+        consumer.preferred = (spatial, temporal);
+        consumer.selector.prefer(spatial, temporal);
+        let slot = consumer.transport;
+        self.review_downlink(now, slot);
         self.review_layers(now, key);
         Ok(Done::Ok)
     }

@@ -71,7 +71,7 @@ impl Sfu {
     pub(super) fn request_keyframe_for(&mut self, now: Instant, consumer: usize) {
         let Some(consumer) = self.consumers.get(consumer) else { return };
         let encoding = consumer.selector.target().or(consumer.selector.current());
-        let Some(encoding) = encoding.filter(|_| !consumer.paused) else { return };
+        let Some(encoding) = encoding.filter(|_| consumer.takes()) else { return };
         let producer = consumer.producer;
         let known = &mut self.producers[producer];
         if known.kind != MediaKind::Video || known.paused {
@@ -110,6 +110,7 @@ impl Sfu {
                 }
             }
         }
+        self.review_downlink(now, slot);
         for consumer in self.transports[slot].consumers.clone() {
             self.review_layers(now, consumer);
         }
@@ -153,7 +154,8 @@ impl Sfu {
         if producer.encodings.len() > 1 {
             consumer.selector.choose(producer.encodings.iter().map(|it| it.flows(now)));
         }
-        let flows = consumer.selector.current().filter(|current| producer.encodings[*current].flows(now));
+        let current = consumer.selector.current().filter(|_| consumer.takes());
+        let flows = current.filter(|current| producer.encodings[*current].flows(now));
         let layers = flows.map(|encoding| {
             consumer.selector.layers(encoding, producer.encodings[encoding].layers.highest())
         });

@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use common::rtp_parameters::MediaKind;
+
 use super::{Counters, Sfu};
 use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
@@ -102,6 +104,7 @@ impl Sfu {
         encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
         encoding.reception.octets += payload.len() as u64;
         encoding.layers.note(&frame);
+        encoding.rates.note(now, (frame.spatial, frame.temporal), payload.len());
         if frame.keyframe {
             encoding.keyframes.on_keyframe();
         }
@@ -124,16 +127,22 @@ impl Sfu {
             frame,
         };
         let send_time = abs_send_time(self.unix_start + now.saturating_duration_since(self.start));
-        let Self { producers, consumers, transports, outbox, counters, .. } = self;
+        let Self { producers, consumers, transports, outbox, counters, timers, .. } = self;
         let producer = &producers[route.producer];
         for key in &producer.consumers {
             let consumer = &mut consumers[*key];
-            if !consumer.paused {
+            if consumer.takes() {
                 let transport = &mut transports[consumer.transport];
                 let entered =
                     forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
                 if entered && !incoming.newest {
                     catch_up(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
+                }
+                // Somebody has begun to wait.
+                if let Some(next) = transport.pacer.next()
+                    && transport.wake.is_none_or(|wake| wake > next)
+                {
+                    transport.wake = timers.arm(consumer.transport, transport.wake, Some(next));
                 }
             }
         }
@@ -191,6 +200,51 @@ impl Sfu {
         Some(route)
     }
 
+    /// Sends a packet of padding in the retransmission stream of a consumer that has sent something (RFC 4588 has no rule
+    /// for it; libwebrtc does the same and skips what has no payload).
+    pub(super) fn send_padding(&mut self, now: Instant, key: usize) -> bool {
+        let send_time = abs_send_time(self.unix_time(now));
+        let consumer = &mut self.consumers[key];
+        let (Some(payload_type), Some(ssrc)) = (consumer.rtx_payload_type, consumer.rtx_ssrc) else {
+            return false;
+        };
+        let Some(numbers) = consumer.newest_sent().map(|sent| sent.numbers) else { return false };
+        let sequence = consumer.rtx_sequence;
+        consumer.rtx_sequence += 1;
+        let fields = HeaderFields {
+            payload_type,
+            marker: false,
+            sequence_number: sequence as u16,
+            timestamp: numbers.timestamp,
+            ssrc,
+        };
+        let out = Outgoing { fields, sequence, original: None, numbers, sort: Sort::Padding };
+        let transport = &mut self.transports[consumer.transport];
+        let (frame, source) = (Frame::default(), Extensions::default());
+        write(now, send_time, consumer, transport, &out, &PADDING, &frame, source, &mut self.outbox)
+    }
+
+    /// Sends of a transport's waiting video what its link has room for now.
+    pub(super) fn send_waiting(&mut self, now: Instant, slot: usize) {
+        let send_time = abs_send_time(self.unix_time(now));
+        let transport = &mut self.transports[slot];
+        while let Some(mut waiting) = transport.pacer.pop(now) {
+            let number = waiting.transport_cc.map(|id| {
+                let number = transport.next_twcc();
+                rtp::replace_element(&mut waiting.packet, id, &number.to_be_bytes());
+                number
+            });
+            if let Some(id) = waiting.abs_send_time {
+                rtp::replace_element(&mut waiting.packet, id, &send_time.to_be_bytes()[1..]);
+            }
+            seal(now, transport, waiting.sequence, number, true, &mut self.outbox, |bytes| {
+                bytes.extend_from_slice(&waiting.packet);
+                true
+            });
+            transport.pacer.done(waiting);
+        }
+    }
+
     /// Sends a packet again that a subscriber misses.
     pub(super) fn retransmit(&mut self, now: Instant, key: usize, wire: u16) {
         let send_time = abs_send_time(self.unix_time(now));
@@ -215,7 +269,8 @@ impl Sfu {
             timestamp: sent.numbers.timestamp,
             ssrc,
         };
-        let out = Outgoing { fields, sequence, original: Some(wire), numbers: sent.numbers };
+        let out =
+            Outgoing { fields, sequence, original: Some(wire), numbers: sent.numbers, sort: Sort::Repeated };
         let transport = &mut self.transports[consumer.transport];
         if write(
             now,
@@ -233,6 +288,13 @@ impl Sfu {
         }
     }
 }
+
+/// The longest padding (RFC 3550 §5.1).
+const PADDING: [u8; 255] = {
+    let mut padding = [0; 255];
+    padding[254] = 255;
+    padding
+};
 
 /// The same packet is not sent again sooner: NACKs are repeated faster than a round trip.
 const RESEND_INTERVAL: std::time::Duration = std::time::Duration::from_millis(30);
@@ -303,7 +365,8 @@ fn forward(
         timestamp: numbers.timestamp,
         ssrc: consumer.ssrc,
     };
-    let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers };
+    let sort = if producer.kind == MediaKind::Video { Sort::Paced } else { Sort::Urgent };
+    let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers, sort };
     if write(
         now,
         send_time,
@@ -321,6 +384,8 @@ fn forward(
         consumer.packets += 1;
         consumer.octets += incoming.payload.len() as u64;
         counters.forwarded += 1;
+    } else if sort == Sort::Paced {
+        counters.video_dropped += 1;
     }
     decision == Decision::Switch
 }
@@ -362,6 +427,20 @@ struct Outgoing {
     sequence: u64,
     original: Option<u16>,
     numbers: Numbers,
+    sort: Sort,
+}
+
+/// What may wait and what may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// Audio.
+    Urgent,
+    /// Video.
+    Paced,
+    /// Of a retransmission stream.
+    Repeated,
+    /// Likewise; the payload is padding, whose last byte says how much.
+    Padding,
 }
 
 #[allow(clippy::too_many_arguments)] // as above
@@ -376,10 +455,11 @@ fn write(
     source: Extensions<'_>,
     outbox: &mut Outbox,
 ) -> bool {
-    let transport_cc = consumer.extensions.transport_cc.map(|id| {
-        transport.twcc_sequence = transport.twcc_sequence.wrapping_add(1);
-        (id, transport.twcc_sequence)
-    });
+    let has_room = out.sort != Sort::Paced || !transport.is_paced() || !transport.pacer.is_full(now);
+    if !has_room {
+        return wait(consumer, transport, out, payload, frame, source);
+    }
+    let transport_cc = consumer.extensions.transport_cc.map(|id| (id, transport.next_twcc()));
     let extensions = HeaderExtensions {
         mid: consumer.extensions.mid.map(|id| (id, consumer.mid.as_bytes())),
         abs_send_time: consumer.extensions.abs_send_time.map(|id| (id, send_time)),
@@ -387,23 +467,86 @@ fn write(
         translate: &consumer.extensions.translate,
         source,
     };
+    let sequence = transport_cc.map(|(_, sequence)| sequence);
+    seal(now, transport, out.sequence, sequence, out.sort == Sort::Paced, outbox, |bytes| {
+        compose(bytes, out, &extensions, payload, frame)
+    })
+}
+
+/// Lets a packet wait until the link has room again.
+fn wait(
+    consumer: &Consumer,
+    transport: &mut Transport,
+    out: &Outgoing,
+    payload: &[u8],
+    frame: &Frame,
+    source: Extensions<'_>,
+) -> bool {
+    if transport.pacer.is_overfull() || transport.srtp.is_none() {
+        return false;
+    }
+    let ids = &consumer.extensions;
+    let extensions = HeaderExtensions {
+        mid: ids.mid.map(|id| (id, consumer.mid.as_bytes())),
+        abs_send_time: ids.abs_send_time.map(|id| (id, 0)),
+        transport_cc: ids.transport_cc.map(|id| (id, 0)),
+        translate: &ids.translate,
+        source,
+    };
+    transport.pacer.push(|waiting| {
+        (waiting.sequence, waiting.transport_cc) = (out.sequence, ids.transport_cc);
+        waiting.abs_send_time = ids.abs_send_time;
+        compose(&mut waiting.packet, out, &extensions, payload, frame)
+    })
+}
+
+/// Appends a plain packet.
+fn compose(
+    bytes: &mut Vec<u8>,
+    out: &Outgoing,
+    extensions: &HeaderExtensions<'_>,
+    payload: &[u8],
+    frame: &Frame,
+) -> bool {
+    let start = bytes.len();
+    bytes.resize(start + HEADER_LEN_MAX + 2 + payload.len(), 0);
+    let slot = &mut bytes[start..];
+    let Some(mut at) = rtp::write_header(slot, &out.fields, extensions) else { return false };
+    if out.sort == Sort::Padding {
+        slot[0] |= 0x20;
+    }
+    if let Some(original) = out.original {
+        slot[at..at + 2].copy_from_slice(&original.to_be_bytes());
+        at += 2;
+    }
+    let body = &mut slot[at..at + payload.len()];
+    body.copy_from_slice(payload);
+    let numbers = &out.numbers;
+    codec::patch_vp8(body, &frame.vp8, numbers.picture_id, numbers.tl0, numbers.key_index);
+    bytes.truncate(start + at + payload.len());
+    true
+}
+
+/// Seals what `write` appends, sends it and keeps the books.
+fn seal(
+    now: Instant,
+    transport: &mut Transport,
+    sequence: u64,
+    transport_cc: Option<u16>,
+    is_paced: bool,
+    outbox: &mut Outbox,
+    write: impl FnOnce(&mut Vec<u8>) -> bool,
+) -> bool {
     let Some((srtp, to)) = transport.open_path() else { return false };
     let mut sealed = 0;
     let sent = outbox.push_with(to, |bytes| {
         let start = bytes.len();
-        bytes.resize(start + HEADER_LEN_MAX + 2 + payload.len() + OVERHEAD_MAX, 0);
-        let slot = &mut bytes[start..];
-        let Some(mut at) = rtp::write_header(slot, &out.fields, &extensions) else { return false };
-        if let Some(original) = out.original {
-            slot[at..at + 2].copy_from_slice(&original.to_be_bytes());
-            at += 2;
+        if !write(bytes) {
+            return false;
         }
-        let body = &mut slot[at..at + payload.len()];
-        body.copy_from_slice(payload);
-        let numbers = &out.numbers;
-        codec::patch_vp8(body, &frame.vp8, numbers.picture_id, numbers.tl0, numbers.key_index);
-        at += payload.len();
-        let Ok(length) = srtp.seal_rtp(slot, at, out.sequence) else { return false };
+        let plain = bytes.len() - start;
+        bytes.resize(start + plain + OVERHEAD_MAX, 0);
+        let Ok(length) = srtp.seal_rtp(&mut bytes[start..], plain, sequence) else { return false };
         bytes.truncate(start + length);
         sealed = length;
         true
@@ -411,9 +554,11 @@ fn write(
     if sent {
         transport.bytes.1 += sealed as u64;
         transport.packets.1 += 1;
-        if let Some((_, sequence)) = transport_cc {
-            let estimator = transport.estimator.get_or_insert_with(|| Estimator::new(now));
-            estimator.on_sent(now, sequence, sealed);
+        if let Some(number) = transport_cc {
+            transport.estimator.get_or_insert_with(|| Estimator::new(now)).on_sent(now, number, sealed);
+        }
+        if is_paced && let Some(bitrate) = transport.estimator.as_ref().and_then(Estimator::bitrate) {
+            transport.pacer.on_sent(now, sealed, bitrate.max(transport.allocated_cost));
         }
     }
     sent
