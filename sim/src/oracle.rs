@@ -158,6 +158,11 @@ impl CallLog {
         Ok(())
     }
 
+    /// How many calls have begun and have no record yet.
+    pub fn unwritten(&self) -> usize {
+        self.begun.keys().filter(|call| !self.records.contains_key(*call)).count()
+    }
+
     /// All calls are over.
     pub fn complete(&self) -> Verdict {
         for call in self.begun.keys() {

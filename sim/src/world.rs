@@ -381,6 +381,7 @@ impl World {
         }
         self.poll_relay_users();
         self.queues_are_bounded();
+        self.calls_are_those_without_a_record();
         let hub = match self.node.hub.poll_output() {
             hub::Output::Timeout(due) => due.map(|due| self.node.clock.due(due)),
             _ => Some(self.now),

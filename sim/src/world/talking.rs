@@ -117,6 +117,12 @@ impl World {
     }
 
     pub(super) fn on_call_message(&mut self, person: u16, message: &Value) {
+        if let Some((from, to)) = message["callId"].as_str().and_then(|call| self.rung.get(call))
+            && ![from, to].contains(&&person)
+        {
+            let what = format!("p{person} hears of the call between p{from} and p{to}: {message}");
+            return self.judge(broken("isolation", what));
+        }
         if message["type"] == "incoming-call" {
             let call = message["callId"].clone();
             let kind = match self.dice.below(4) {

@@ -83,6 +83,17 @@ impl World {
         Ok(())
     }
 
+    /// `model`: a call is there from when it rings until its record is written.
+    pub(super) fn calls_are_those_without_a_record(&mut self) {
+        let (there, due) = (self.node.hub.stats().calls, self.call_log.unwritten());
+        if there != due {
+            self.judge(broken(
+                "model",
+                format!("the hub has {there} calls, and {due} wait for their record"),
+            ));
+        }
+    }
+
     /// Some say goodbye, some vanish.
     pub(super) fn part(&mut self) {
         for id in 0..self.plan.people {

@@ -9,14 +9,15 @@ use sim::{Kind, Plan};
 const SEEDS: u64 = 200;
 
 /// Runs seeds on all cores; what failed comes back as a list for people.
-fn sweep(seeds: &[u64]) -> Vec<String> {
+fn sweep(plans: Vec<Plan>) -> Vec<String> {
     let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    if let Err(failure) = sim::run(Plan::of(*seed)) {
+                while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let seed = plan.seed;
+                    if let Err(failure) = sim::run(plan.clone()) {
                         let violation = failure.violation;
                         let line = format!("seed {seed}: {}: {}", violation.oracle, violation.what);
                         failed.lock().expect("no thread panics while it holds this").push(line);
@@ -30,18 +31,20 @@ fn sweep(seeds: &[u64]) -> Vec<String> {
 
 #[test]
 fn two_hundred_seeds_hold() {
-    let seeds: Vec<u64> = (0..SEEDS).collect();
-    assert_eq!(sweep(&seeds), Vec::<String>::new(), "replay with: cargo run -p sim -- run --seed N");
+    let plans = (0..SEEDS).map(Plan::of).collect();
+    assert_eq!(sweep(plans), Vec::<String>::new(), "replay with: cargo run -p sim -- run --seed N");
 }
 
 #[test]
 fn seeds_that_found_something_hold() {
-    let seeds: Vec<u64> = include_str!("../../seeds.txt")
-        .lines()
-        .filter_map(|line| line.split_whitespace().next().filter(|first| !first.starts_with('#')))
-        .map(|number| number.parse().expect("a line begins with a seed"))
-        .collect();
-    assert_eq!(sweep(&seeds), Vec::<String>::new());
+    let plans = include_str!("../../seeds.txt").lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let mut words = line.split_whitespace();
+        let seed = words.next().and_then(|number| number.parse().ok()).expect("a line begins with a seed");
+        let kinds = words.next().and_then(|word| word.strip_prefix("trouble=")).expect("then its trouble");
+        let kinds = kinds.split(',').map(|name| Kind::named(name).expect("a kind of trouble")).collect();
+        Plan { kinds, ..Plan::of(seed) }
+    });
+    assert_eq!(sweep(plans.collect()), Vec::<String>::new());
 }
 
 #[test]
