@@ -1,5 +1,5 @@
 # The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
-.PHONY: test test-rust test-client test-browser fuzz sweep bench dist
+.PHONY: test test-rust test-client test-browser fuzz sweep deny bench dist
 
 # Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
 test:
@@ -24,6 +24,10 @@ SEEDS ?= 1000
 START ?= 0
 sweep:
 	cargo run --quiet -p sim --release -- sweep --seeds $(SEEDS) --start $(START)
+
+# Licences, duplicates and sources of all dependencies, by deny.toml (needs `cargo install --locked cargo-deny`).
+deny:
+	cargo deny --workspace check licenses bans sources
 
 # In-process cost of a forwarded packet, beside the cost of its encryption alone, and of a relayed one.
 bench:
