@@ -55,6 +55,7 @@ pub(super) struct Seat {
     pub(super) id: WorkerId,
     pub(super) outfit: Outfit,
     pub(super) udp: Vec<BatchSocket>,
+    /// Empty when neither TCP nor TLS is served.
     pub(super) tcp: Vec<TcpListener>,
 }
 
@@ -107,16 +108,15 @@ impl Seat {
         let Outfit { settings, admission, registry, certificate, stop, .. } = &self.outfit;
         let panicked = CancellationToken::new();
         let worker = Worker::shared(self.core()?, self.equipment(&panicked), settings);
-        let transports = settings.transports;
-        for (udp, tcp) in self.udp.iter().zip(&self.tcp) {
+        for udp in &self.udp {
             let udp = Rc::new(udp::Readable::new(udp.try_clone()?)?);
             worker.borrow_mut().add_listener(Rc::clone(&udp));
             tokio::task::spawn_local(udp::listen(Rc::clone(&worker), udp));
-            if transports.tcp || transports.tls {
-                let errors = AcceptErrors::new(registry, "turn");
-                let listening = tcp::listen(Rc::clone(&worker), tcp.try_clone()?, admission.clone(), errors);
-                tokio::task::spawn_local(listening);
-            }
+        }
+        for tcp in &self.tcp {
+            let errors = AcceptErrors::new(registry, "turn");
+            let listening = tcp::listen(Rc::clone(&worker), tcp.try_clone()?, admission.clone(), errors);
+            tokio::task::spawn_local(listening);
         }
         tokio::task::spawn_local(tick(Rc::clone(&worker)));
         tokio::task::spawn_local(orders::obey(worker, Rc::clone(mailbox), admission.clone()));

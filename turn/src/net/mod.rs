@@ -142,6 +142,9 @@ pub fn start(
     let tls_addresses: Vec<SocketAddr> = tls_groups.iter().map(Group::address).collect();
     groups.extend(tls_groups);
     groups.extend(bind_all("turn.discovery", &settings.discovery_listen(), workers, &udp_metrics)?);
+    if !settings.transports.tcp && !settings.transports.tls {
+        groups.iter_mut().for_each(|group| group.tcp.clear()); // connections are refused, not left unanswered
+    }
 
     let ledger = Ledger::new(&settings.relay, workers, random()?, Instant::now());
     let (post, mailboxes) = Post::new(workers, registry);
