@@ -69,6 +69,10 @@ const SIMULCAST: RTCRtpEncodingParameters[] = [
 /** `disconnected` often heals by itself. */
 const DISCONNECTED_PATIENCE_MS = 3_000;
 const CHAT_LABEL = 'chat';
+/** Joining again: what may be better in a moment, how often it is tried, and the first pause; each is twice as long as the one before. */
+const TRANSIENT_CODES = ['room-not-found', 'transport-not-found', 'overloaded', 'rate-limited', 'timeout', 'session-lost'];
+const REJOIN_ATTEMPTS_MAX = 8;
+const REJOIN_PAUSE_MS = 250;
 
 interface Published {
   track: MediaStreamTrack;
@@ -90,6 +94,9 @@ export class Room extends Emitter<RoomEvents> {
   #state: RoomState = 'joining';
   /** What the room tells while we are not ready to act on it. */
   #early: ServerMessage[] | undefined;
+  #rejoining = false;
+  /** Something was lost again while we were at it. */
+  #lostAgain = false;
   #device?: types.Device;
   #send?: types.Transport;
   #recv?: types.Transport;
@@ -271,6 +278,8 @@ export class Room extends Emitter<RoomEvents> {
     const { name, Device: DeviceClass = Device } = this.#options;
     this.#early = [];
     const reply = await this.#signal.request<JoinReply>('join-room', { roomId: this.roomId, ...(name ? { name } : {}) });
+    // What came before the reply was told of the place that we had before.
+    this.#early = [];
     const device = new DeviceClass();
     await device.load({ routerRtpCapabilities: reply.rtpCapabilities });
     this.#device = device;
@@ -392,9 +401,14 @@ export class Room extends Emitter<RoomEvents> {
       case 'muted':
         return this.#onMuted(String(message.producerId), String(message.by));
       case 'transport-closed':
-        return void this.#rejoin();
-      case 'removed':
+        // When a worker fails, each of our transports is told of; only the first one is still ours.
+        if (message.transportId === this.#send?.id || message.transportId === this.#recv?.id) void this.#rejoin();
+        return;
       case 'room-closed':
+        if (message.reason === 'failed') return void this.#rejoin();
+        this.emit('removed', String(message.reason ?? message.type));
+        return this.#finish();
+      case 'removed':
         this.emit('removed', String(message.reason ?? message.type));
         return this.#finish();
     }
@@ -423,6 +437,7 @@ export class Room extends Emitter<RoomEvents> {
   async #onReconnected(resumed: boolean): Promise<void> {
     if (this.#state !== 'reconnecting') return;
     if (!resumed) return this.#rejoin();
+    if (this.#rejoining) return;
     this.#setState('joined');
     // Media may have died with the network that the socket lost.
     for (const transport of [this.#send, this.#recv]) {
@@ -430,25 +445,49 @@ export class Room extends Emitter<RoomEvents> {
     }
   }
 
-  /** Joins again with everything that we published. */
+  /** Joins again with everything that we published, several times if need be. */
   async #rejoin(): Promise<void> {
+    this.#lostAgain = true;
+    if (this.#rejoining) return;
+    this.#rejoining = true;
+    for (let attempt = 0; this.#lostAgain && this.state !== 'left'; attempt++) {
+      this.#lostAgain = false;
+      // Half of the pause is random: everybody in the room has lost it at the same moment.
+      if (attempt > 0) await new Promise((done) => setTimeout(done, REJOIN_PAUSE_MS * 2 ** attempt * (0.5 + Math.random() / 2)));
+      try {
+        await this.#beginAgain();
+      } catch (error) {
+        this.#onRejoinFailed(error, attempt);
+      }
+    }
+    this.#rejoining = false;
+  }
+
+  async #beginAgain(): Promise<void> {
+    if (this.state === 'left') return;
     this.#setState('reconnecting');
     this.#closeMedia();
     for (const peer of this.peers) {
       this.#peers.delete(peer.peerId);
       this.emit('peerLeft', peer.peerId, 'reconnecting');
     }
-    try {
-      await this.#join();
-      for (const published of this.#published.values()) {
-        if (published.track.readyState === 'live') published.producer = await this.#produce(published.track, published.options);
-      }
-    } catch (error) {
-      this.emit('error', error);
-      if (error instanceof SignalError && error.code !== 'session-lost' && error.code !== 'timeout') {
-        this.emit('removed', error.message);
-        this.#finish();
-      }
+    await this.#join();
+    for (const published of this.#published.values()) {
+      if (published.track.readyState === 'live') published.producer = await this.#produce(published.track, published.options);
+    }
+  }
+
+  #onRejoinFailed(error: unknown, attempt: number): void {
+    if (this.state === 'left') return;
+    const refused = error instanceof SignalError ? error : undefined;
+    if (refused && TRANSIENT_CODES.includes(refused.code) && attempt + 1 < REJOIN_ATTEMPTS_MAX) {
+      this.#lostAgain = true;
+      return;
+    }
+    this.emit('error', error);
+    if (refused) {
+      this.emit('removed', refused.message);
+      this.#finish();
     }
   }
 
