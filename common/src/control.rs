@@ -450,6 +450,11 @@ pub enum FromMedia {
     Reply(Reply),
     /// News.
     Event(Event),
+    /// How busy the worker was in the last second, when that has changed.
+    Load {
+        /// Thousandths of its core.
+        busy_permille: u16,
+    },
     /// The worker has failed and begins again without any of its rooms. What it had not answered stays without an answer.
     Lost,
 }

@@ -1,7 +1,7 @@
 //! What waits for the hub: replies and events of one worker, bounded while the hub is stuck.
 //!
 //! Commands are taken only while [`Backlog::has_room`], so replies are bounded, and so is the number of objects whose end
-//! must be told, each once. Those are never dropped. Of what could go on for ever, reception reports, scores and speakers
+//! must be told, each once. Those are never dropped. Of what could go on for ever, loads, reception reports, scores and speakers
 //! are dropped and counted when the queue is full (others come), and a consumer's newest layers take the place of its
 //! older ones.
 
@@ -39,6 +39,10 @@ impl Backlog {
     /// Appends a message, or what stands for it when there is no room.
     pub(super) fn push(&mut self, message: FromMedia) {
         if !self.has_room() {
+            if matches!(message, FromMedia::Load { .. }) {
+                self.dropped += 1;
+                return;
+            }
             match kind(&message) {
                 Some(
                     EventKind::Reception { .. }
@@ -67,7 +71,7 @@ impl Backlog {
 fn kind(message: &FromMedia) -> Option<&EventKind> {
     match message {
         FromMedia::Event(Event { kind, .. }) => Some(kind),
-        FromMedia::Reply(_) | FromMedia::Lost => None,
+        FromMedia::Reply(_) | FromMedia::Load { .. } | FromMedia::Lost => None,
     }
 }
 

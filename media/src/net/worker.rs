@@ -13,8 +13,10 @@ use common::control::{Command, FromMedia};
 use common::metrics::Registry;
 use common::net::Gate;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use super::backlog::Backlog;
+use super::load::{self, LoadMeter};
 use super::metrics::{Metrics, Totals};
 use super::tcp::{Tcp, TcpInput};
 use super::udp::Udp;
@@ -54,6 +56,10 @@ impl Worker {
         if self.pinned {
             pin(self.index);
         }
+        let restarts = self.registry.counter(
+            "media_worker_restarts",
+            "Media workers that failed and were started again without their rooms",
+        );
         while !*self.stop.borrow() {
             match std::panic::catch_unwind(AssertUnwindSafe(|| self.run_once())) {
                 Ok(Ok(())) => return,
@@ -63,6 +69,7 @@ impl Worker {
                 }
                 Err(_) => tracing::error!(worker = self.index, "media worker panicked; its rooms are lost"),
             }
+            restarts.inc();
             if self.events.blocking_send((self.index, FromMedia::Lost)).is_err() {
                 return; // the process is ending
             }
@@ -87,6 +94,7 @@ impl Worker {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
+        let busy = self.registry.counter("media_busy_ms", "CPU time of all media workers, in milliseconds");
         let mut turn = Loop {
             sfu: Sfu::new(self.sfu.clone(), seed, Instant::now(), unix_time),
             udp,
@@ -95,8 +103,11 @@ impl Worker {
             announced: self.sfu.announced,
             messages: Backlog::default(),
             metrics: Metrics::new(&self.registry),
+            load: LoadMeter::new(Instant::now(), load::thread_cpu_time(), busy),
             deadline: None,
         };
+        let mut look = tokio::time::interval(load::INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turn.drain();
             let sleep = tokio::time::sleep_until(turn.deadline.map_or_else(far_away, Into::into));
@@ -118,6 +129,7 @@ impl Worker {
                 }
                 Some(input) = tcp_input.recv() => turn.tcp_input(input, &mut tcp_input),
                 Some(datagram) = self.injected.recv() => turn.injected(datagram, &mut self.injected),
+                _ = look.tick() => turn.look(),
                 () = sleep => turn.sfu.handle_input(Instant::now(), Input::Timeout),
             }
         }
@@ -132,6 +144,7 @@ struct Loop {
     announced: SocketAddr,
     messages: Backlog,
     metrics: Metrics,
+    load: LoadMeter,
     deadline: Option<Instant>,
 }
 
@@ -177,6 +190,13 @@ impl Loop {
             let source = RemoteAddr { via: Via::Relay, addr };
             sfu.handle_input(now, Input::Datagram { source, data: &mut data });
         });
+    }
+
+    /// Once a second.
+    fn look(&mut self) {
+        if let Some(busy_permille) = self.load.measure(Instant::now(), load::thread_cpu_time()) {
+            self.messages.push(FromMedia::Load { busy_permille });
+        }
     }
 
     /// Moves everything that the core has to say to where it belongs.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::config::Media;
-use common::control::{Action, Command, Done, FromMedia, Reply, TransportDirection, TransportInfo};
+use common::control::{Action, Command, Done, FromMedia, MediaError, TransportDirection, TransportInfo};
 use common::handover::DatagramSink;
 use common::ids::{PeerId, RoomId};
 use common::metrics::Registry;
@@ -26,11 +26,15 @@ struct Running {
 
 impl Running {
     fn new() -> Self {
+        Self::with_workers(1)
+    }
+
+    fn with_workers(workers: usize) -> Self {
         let config = Media {
             listen_ip: [127, 0, 0, 1].into(),
             announced_ip: [127, 0, 0, 1].into(),
             port: 0,
-            workers: 1,
+            workers,
             tcp: true,
             max_bitrate: None,
             codecs: vec!["opus".into()],
@@ -44,23 +48,41 @@ impl Running {
         }
     }
 
-    fn done(&mut self, token: u64, action: Action) -> Done {
+    fn ask(&mut self, worker: usize, token: u64, action: Action) -> Result<Done, MediaError> {
         let (room, peer) = (RoomId::new("room").expect("an id"), PeerId::new("alice").expect("an id"));
         let command = Command { token, room, peer, action };
-        self.handle.senders()[0].blocking_send(command).expect("the worker runs");
-        match self.events.blocking_recv() {
-            Some((0, FromMedia::Reply(Reply { token: answered, result }))) if answered == token => {
-                result.expect("the command succeeds")
-            }
+        self.handle.senders()[worker].blocking_send(command).expect("the worker runs");
+        match self.next() {
+            (from, FromMedia::Reply(reply)) if from == worker && reply.token == token => reply.result,
             other => panic!("{other:?}"),
         }
     }
 
+    /// What a worker says next, its load left out.
+    fn next(&mut self) -> (usize, FromMedia) {
+        loop {
+            match self.events.blocking_recv().expect("the workers run") {
+                (_, FromMedia::Load { .. }) => {}
+                message => return message,
+            }
+        }
+    }
+
+    fn done(&mut self, token: u64, action: Action) -> Done {
+        self.ask(0, token, action).expect("the command succeeds")
+    }
+
     fn transport(&mut self) -> TransportInfo {
-        self.done(1, Action::OpenRoom { codecs: None });
-        self.done(2, Action::AddPeer);
+        self.transport_on(0)
+    }
+
+    fn transport_on(&mut self, worker: usize) -> TransportInfo {
         let action = Action::CreateTransport { direction: TransportDirection::Send, force_tcp: false };
-        match self.done(3, action) {
+        let actions = [Action::OpenRoom { codecs: None }, Action::AddPeer, action];
+        let [.., made] = [1, 2, 3].map(|token| {
+            self.ask(worker, token, actions[token as usize - 1].clone()).expect("the command succeeds")
+        });
+        match made {
             Done::Transport(info) => *info,
             other => panic!("{other:?}"),
         }
@@ -132,4 +154,43 @@ fn checks_are_answered_on_every_path() {
     running.handle.shutdown();
     let text = running.registry.encode();
     assert!(text.contains("causeway_media_transports 0\n"), "{text}");
+}
+
+/// A relay with a mistake in it that the worker's thread runs into.
+struct Mistaken;
+
+impl DatagramSink for Mistaken {
+    fn deliver(&self, _from: SocketAddr, _to: SocketAddr, _payload: &[u8]) -> bool {
+        panic!("a mistake")
+    }
+}
+
+fn checks_are_answered(info: &TransportInfo, address: SocketAddr) {
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("binds");
+    udp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    udp.send_to(&request(info), address).expect("sent");
+    let mut answer = [0; 200];
+    let (length, _) = udp.recv_from(&mut answer).expect("answered");
+    assert!(is_success(&answer[..length]));
+}
+
+#[test]
+fn a_worker_that_panics_takes_only_its_rooms_along() {
+    let mut running = Running::with_workers(2);
+    let [lost, kept] = [0, 1].map(|worker| running.transport_on(worker));
+    let addresses = running.handle.addresses();
+    running.handle.set_turn(Arc::new(Mistaken));
+    let relayed: SocketAddr = "192.0.2.9:50000".parse().expect("an address");
+    assert!(running.handle.sink().deliver(relayed, addresses[0], &request(&lost)));
+    assert_eq!(running.next(), (0, FromMedia::Lost));
+
+    checks_are_answered(&kept, addresses[1]);
+    assert_eq!(running.ask(0, 4, Action::RemovePeer), Err(MediaError::RoomNotFound));
+    let again = running.transport_on(0);
+    checks_are_answered(&again, addresses[0]);
+    let text = running.registry.encode();
+    for line in ["causeway_media_worker_restarts_total 1\n", "causeway_media_transports 2\n"] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    running.handle.shutdown();
 }

@@ -7,6 +7,7 @@ mod api;
 mod backlog;
 mod calls;
 mod drain;
+mod placement;
 mod quality;
 mod refusals;
 mod rooms;
@@ -28,6 +29,7 @@ pub use refusals::Refusals;
 
 use self::backlog::Backlog;
 use self::calls::{Call, Held};
+use self::placement::Placement;
 use self::rooms::{Pending, Room};
 use self::session::{Conn, Session};
 use crate::message::Family;
@@ -59,6 +61,7 @@ pub struct Hub {
     rooms: BTreeMap<RoomId, Room>,
     pending: BTreeMap<Token, Pending>,
     backlog: Backlog,
+    placement: Placement,
     refusals: Refusals,
     joins: BTreeMap<UserId, VecDeque<Instant>>,
     next_token: Token,
@@ -97,6 +100,7 @@ impl Hub {
     /// A hub without anybody. `unix_time` is since the Unix epoch, at `now`.
     pub fn new(config: HubConfig, seed: [u8; 32], now: Instant, unix_time: Duration) -> Self {
         Self {
+            placement: Placement::new(config.workers, now),
             config,
             rng: ChaCha12Rng::from_seed(seed),
             wall: WallClock::new(now, unix_time),

@@ -10,10 +10,10 @@ mod moderation;
 mod news;
 mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Action, Command, Done, MediaError, StatsOf, Token};
-use common::ids::{DataProducerId, PeerId, ProducerId, RoomId, SessionId, UserId};
+use common::ids::{DataProducerId, PeerId, ProducerId, RoomId, SessionId, TransportId, UserId};
 use common::rtp_parameters::{MediaKind, RtpCapabilities};
 use serde_json::{Value, json};
 
@@ -48,6 +48,8 @@ struct Member {
     quality: PeerQuality,
     /// Media has taken it in. Until then nobody is told of it, and it is told of nobody.
     joined: bool,
+    /// What it is told of when their worker fails.
+    transports: BTreeSet<TransportId>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +90,7 @@ pub(super) enum Then {
     Paused(ProducerId, bool),
     Unpublished(ProducerId),
     UnpublishedData(DataProducerId),
+    Disconnected(TransportId),
     Muted { producer: ProducerId, by: PeerId },
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use common::control::{Action, FromMedia, MediaError};
+use common::control::{Action, Event, EventKind, FromMedia, MediaError};
+use common::ids::{PeerId, RoomId, TransportId};
 use serde_json::json;
 use signaling::hub::Input;
 
@@ -228,6 +229,16 @@ fn nobody_is_told_of_a_peer_that_media_did_not_take_in() {
 #[test]
 fn the_rooms_of_a_worker_that_failed_are_closed_and_can_be_joined_again() {
     let mut world = World::room();
+    let create = |direction| json!({ "type": "create-transport", "requestId": 7, "direction": direction });
+    let [send, receive, closed, gone] = ["send", "recv", "recv", "recv"].map(|direction| {
+        world.say(1, create(direction));
+        world.told(1, "response").expect("answered")["data"]["id"].clone()
+    });
+    world.say(1, json!({ "type": "close-transport", "requestId": 8, "transportId": closed }));
+    let transport = TransportId::new(gone.as_str().expect("text")).expect("an id");
+    let kind = EventKind::TransportClosed { transport, reason: "ice-timeout" };
+    let (room, peer) = (RoomId::new("r").expect("an id"), PeerId::new("alice").expect("an id"));
+    world.put(Input::Media { worker: 0, message: FromMedia::Event(Event { room, peer, kind }) });
     world.media_answers = false;
     world.say(1, produce());
     world.media.clear();
@@ -235,12 +246,39 @@ fn the_rooms_of_a_worker_that_failed_are_closed_and_can_be_joined_again() {
     world.sent.clear();
     world.media_answers = true;
     world.put(Input::Media { worker: 0, message: FromMedia::Lost });
-    for conn in [1, 2] {
-        assert_eq!(world.told(conn, "room-closed").map(|told| told["reason"].clone()), Some(json!("failed")));
-    }
+    let told = world.sent.iter().filter(|(to, message)| *to == 1 && message["type"] == "transport-closed");
+    let told: BTreeSet<&str> = told
+        .inspect(|(_, message)| assert_eq!(message["reason"], "worker-failed"))
+        .filter_map(|(_, message)| message["transportId"].as_str())
+        .collect();
+    assert_eq!(told, BTreeSet::from([&send, &receive].map(|id| id.as_str().expect("text"))));
+    assert_eq!(world.told(1, "room-closed"), None);
+    let closed = world.told(2, "room-closed").expect("who has no transport hears of the room");
+    assert_eq!(closed["reason"], "failed");
     assert_eq!(world.told(1, "response").map(|told| told["code"].clone()), Some(json!("room-not-found")));
     assert_eq!((world.hub.stats().rooms, world.hub.stats().requests), (0, 0), "nothing waits for an answer");
     for conn in [1, 2] {
         assert_eq!(world.code(conn, join("r")), "ok");
     }
+}
+
+#[test]
+fn a_new_room_goes_to_the_worker_that_is_least_busy() {
+    let mut world = World::with_workers(2);
+    (1..=4).for_each(|conn| world.user(conn, &format!("user{conn}")));
+    let load = |world: &mut World, worker, busy_permille| {
+        world.put(Input::Media { worker, message: FromMedia::Load { busy_permille } });
+    };
+    world.media_answers = false;
+    let place = |world: &mut World, conn: u64, room: &str| {
+        world.say(conn, join(room));
+        world.worker_of(room)
+    };
+    assert_eq!(place(&mut world, 1, "a"), Some(0));
+    load(&mut world, 0, 100);
+    assert_eq!(place(&mut world, 2, "b"), Some(1));
+    load(&mut world, 1, 900);
+    assert_eq!(place(&mut world, 3, "c"), Some(0), "though it has as many peers");
+    world.put(Input::Media { worker: 1, message: FromMedia::Lost });
+    assert_eq!(place(&mut world, 4, "d"), Some(1), "who begins again has nothing to do");
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use common::call_record::CallRecord;
 use common::config::Secret;
-use common::control::{Action, Command, Done, FromMedia, MediaError, Reply};
-use common::ids::{PeerId, ProducerId, RoomId, SessionId};
+use common::control::{Action, Command, Done, FromMedia, MediaError, Reply, TransportInfo};
+use common::ids::{PeerId, ProducerId, RoomId, SessionId, TransportId};
+use common::rtp_parameters::{DtlsParameters, DtlsRole, IceParameters, SctpParameters};
 use common::token::Claims;
 use serde_json::{Value, json};
 use signaling::hub::{AdminRequest, AdminResult, ConnId, Hub, HubConfig, IceServers, Input, Output};
@@ -22,6 +23,8 @@ pub struct World {
     pub queue_full: bool,
     /// Who is in which room of the SFU, by the commands that it has got.
     pub sfu: BTreeMap<RoomId, BTreeSet<PeerId>>,
+    /// Which worker was last asked for something of each room.
+    workers: BTreeMap<RoomId, usize>,
     /// What `OpenRoom` is answered when it is refused.
     pub refuse_rooms: Option<MediaError>,
     pub records: Vec<CallRecord>,
@@ -56,6 +59,7 @@ impl World {
             media_answers: true,
             queue_full: false,
             sfu: BTreeMap::new(),
+            workers: BTreeMap::new(),
             refuse_rooms: None,
             records: Vec::new(),
             sent: Vec::new(),
@@ -89,7 +93,8 @@ impl World {
                 Output::Media { worker, command } if self.queue_full => {
                     self.hub.handle_input(self.now, Input::WorkerQueueFull { worker, command });
                 }
-                Output::Media { command, .. } => {
+                Output::Media { worker, command } => {
+                    self.workers.insert(command.room.clone(), worker);
                     self.enters_the_sfu(&command);
                     self.media.push(command);
                 }
@@ -98,6 +103,10 @@ impl World {
                 Output::Ping { .. } => {}
             }
         }
+    }
+
+    pub fn worker_of(&self, room: &str) -> Option<usize> {
+        self.workers.get(&RoomId::new(room).expect("an id")).copied()
     }
 
     fn enters_the_sfu(&mut self, Command { room, peer, action, .. }: &Command) {
@@ -126,6 +135,7 @@ impl World {
             (Action::AddPeer, _) if !self.sfu.contains_key(&command.room) => Err(MediaError::RoomNotFound),
             (Action::OpenRoom { .. }, None) => Ok(Done::Room { capabilities: Default::default() }),
             (Action::Produce { .. }, _) => Ok(Done::Producer { id: id() }),
+            (Action::CreateTransport { .. }, _) => Ok(Done::Transport(Box::new(transport(command.token)))),
             _ => Ok(Done::Ok),
         };
         let reply = FromMedia::Reply(Reply { token: command.token, result });
@@ -222,6 +232,24 @@ impl World {
             assert_eq!(world.code(conn, join("r")), "ok");
         }
         world
+    }
+}
+
+fn transport(token: u64) -> TransportInfo {
+    TransportInfo {
+        id: TransportId::new(&format!("t{token}")).expect("an id"),
+        ice_parameters: IceParameters { username_fragment: "u".into(), password: "p".into(), ice_lite: true },
+        ice_candidates: Vec::new(),
+        dtls_parameters: DtlsParameters { role: DtlsRole::Auto, fingerprints: Vec::new() },
+        sctp_parameters: SctpParameters {
+            port: 5000,
+            os: 1,
+            mis: 1,
+            max_message_size: 1,
+            max_send_message_size: 1,
+            max_receive_message_size: 1,
+            is_data_channel: true,
+        },
     }
 }
 

@@ -187,7 +187,9 @@ impl World {
                     }
                     Output::Message(FromMedia::Reply(reply)) => result = Some(reply.result),
                     Output::Message(FromMedia::Event(event)) => self.events.push(event.kind),
-                    Output::Message(FromMedia::Lost) => unreachable!("the core does not tell of its own end"),
+                    Output::Message(FromMedia::Load { .. } | FromMedia::Lost) => {
+                        unreachable!("only the shell tells of its load and its end")
+                    }
                     Output::Timeout(_) => break,
                 }
             }

@@ -23,7 +23,7 @@ pub(super) fn action_of(request: RoomRequest, peer: &PeerId) -> Result<(Action, 
         }
         RoomRequest::RestartIce { transport_id } => plain(Action::RestartIce { transport: transport_id }),
         RoomRequest::CloseTransport { transport_id } => {
-            plain(Action::CloseTransport { transport: transport_id })
+            Ok((Action::CloseTransport { transport: transport_id.clone() }, Then::Disconnected(transport_id)))
         }
         RoomRequest::Produce { transport_id, kind, rtp_parameters, source, paused, app_data } => {
             let app_data = bounded(app_data, [&source, ""])?;

@@ -33,6 +33,7 @@ impl Hub {
         if full {
             return Err(Refusal::new("room-full", "The room is full").beyond("peers-in-room"));
         }
+        self.placement.joins(worker, self.now);
         self.leave_room(session, "left");
         let codecs = create.as_ref().and_then(|create| create.codecs.clone());
         if !self.rooms.contains_key(&id) {
@@ -44,7 +45,13 @@ impl Hub {
         let peer = free_peer_id(&room.peers, &claims.sub)?;
         room.peers.insert(
             peer.clone(),
-            Member { session: session.clone(), name, quality: PeerQuality::default(), joined: false },
+            Member {
+                session: session.clone(),
+                name,
+                quality: PeerQuality::default(),
+                joined: false,
+                transports: BTreeSet::new(),
+            },
         );
         if let Some(session) = self.sessions.get_mut(session) {
             session.room = Some(id.clone());
@@ -73,19 +80,20 @@ impl Hub {
         Ok(())
     }
 
-    /// Where the room is, or the worker that has the fewest peers; none that is held back.
-    fn worker_for(&self, id: &RoomId) -> Option<usize> {
-        let mut load = vec![0; self.config.workers];
+    /// Where the room is, or the worker that is least busy; none that is held back.
+    fn worker_for(&mut self, id: &RoomId) -> Option<usize> {
+        let backlog = &self.backlog;
+        let takes = |worker: usize| !backlog.holds_back(worker);
+        if let Some(room) = self.rooms.get(id) {
+            return Some(room.worker).filter(|worker| takes(*worker));
+        }
+        let mut peers = vec![0; self.config.workers];
         for room in self.rooms.values() {
-            if let Some(peers) = load.get_mut(room.worker) {
+            if let Some(peers) = peers.get_mut(room.worker) {
                 *peers += room.peers.len();
             }
         }
-        let takes = |worker: &usize| !self.backlog.holds_back(*worker);
-        match self.rooms.get(id) {
-            Some(room) => Some(room.worker).filter(takes),
-            None => (0..load.len()).filter(takes).min_by_key(|worker| load[*worker]),
-        }
+        self.placement.least_busy(self.now, &peers, takes)
     }
 
     fn open_room(&mut self, id: RoomId, worker: usize, create: Option<CreateRoom>) {
@@ -171,6 +179,30 @@ impl Hub {
 
     pub(super) fn close_room(&mut self, id: &RoomId, reason: &str) {
         self.notify(id, None, &json!({ "type": "room-closed", "reason": reason }));
+        self.end_room(id);
+    }
+
+    /// The room's worker has failed. Everybody is told of what was lost: the transports, or the room itself where there were
+    /// none yet.
+    pub(super) fn lose_room(&mut self, id: &RoomId) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let joined = room.peers.values_mut().filter(|member| member.joined);
+        let lost: Vec<(SessionId, BTreeSet<TransportId>)> =
+            joined.map(|member| (member.session.clone(), std::mem::take(&mut member.transports))).collect();
+        for (session, transports) in lost {
+            if transports.is_empty() {
+                self.send(&session, &json!({ "type": "room-closed", "reason": "failed" }));
+            }
+            for id in transports {
+                let told =
+                    json!({ "type": "transport-closed", "transportId": id, "reason": "worker-failed" });
+                self.send(&session, &told);
+            }
+        }
+        self.end_room(id);
+    }
+
+    fn end_room(&mut self, id: &RoomId) {
         let Some(room) = self.rooms.remove(id) else { return };
         self.give_up_pending(id, None);
         for member in room.peers.values() {

@@ -14,7 +14,11 @@ impl Hub {
                     self.event(event);
                 }
             }
-            FromMedia::Lost => self.worker_lost(worker),
+            FromMedia::Load { busy_permille } => self.placement.measured(worker, busy_permille),
+            FromMedia::Lost => {
+                self.placement.measured(worker, 0);
+                self.worker_lost(worker);
+            }
         }
     }
 
@@ -24,7 +28,7 @@ impl Hub {
         let lost: Vec<RoomId> =
             self.rooms.iter().filter(|(_, room)| room.worker == worker).map(|(id, _)| id.clone()).collect();
         for id in &lost {
-            self.close_room(id, "failed");
+            self.lose_room(id);
         }
         let rooms = &self.rooms;
         self.pending.retain(|_, pending| match pending {
@@ -89,7 +93,11 @@ impl Hub {
             }
             Then::Unpublished(producer) => self.unpublished(room, peer, &producer),
             Then::UnpublishedData(producer) => self.unpublished_data(room, peer, &producer),
+            Then::Disconnected(transport) => self.disconnected(room, peer, &transport),
             Then::Nothing => {}
+        }
+        if let (Done::Transport(made), Some(member)) = (&done, self.member_mut(room, peer)) {
+            member.transports.insert(made.id.clone());
         }
         self.data_of(session, room, done)
     }
@@ -129,6 +137,16 @@ impl Hub {
             let told = json!({ "type": "data-producer-closed", "dataProducerId": producer, "peerId": peer });
             self.notify(id, Some(peer), &told);
         }
+    }
+
+    fn disconnected(&mut self, room: &RoomId, peer: &PeerId, transport: &TransportId) {
+        if let Some(member) = self.member_mut(room, peer) {
+            member.transports.remove(transport);
+        }
+    }
+
+    fn member_mut(&mut self, room: &RoomId, peer: &PeerId) -> Option<&mut Member> {
+        self.rooms.get_mut(room)?.peers.get_mut(peer)
     }
 
     fn data_of(&self, session: &SessionId, room: &RoomId, done: Done) -> Value {
@@ -193,6 +211,7 @@ impl Hub {
                 return self.notify(&room, None, &json!({ "type": "active-speaker", "peerId": speaker }));
             }
             EventKind::TransportClosed { transport, reason } => {
+                self.disconnected(&room, &peer, &transport);
                 json!({ "type": "transport-closed", "transportId": transport, "reason": reason })
             }
         };
