@@ -22,6 +22,8 @@ pub(super) struct Totals {
     pub transports: usize,
     /// Sends that the UDP socket had no room for.
     pub udp_dropped: u64,
+    /// Datagrams that came faster than they were taken from the UDP socket.
+    pub kernel_dropped: u64,
     /// Frames that a slow TCP connection's queue had no room for.
     pub tcp_dropped: u64,
     /// Statistics that a stuck hub was not told.
@@ -52,6 +54,7 @@ impl Metrics {
             (drops.with("data"), |totals| totals.core.data_dropped),
             (drops.with("video_queue_full"), |totals| totals.core.video_dropped),
             (drops.with("udp_full"), |totals| totals.udp_dropped),
+            (drops.with("receive_buffer_full"), |totals| totals.kernel_dropped),
             (drops.with("tcp_full"), |totals| totals.tcp_dropped),
             (drops.with("hub_full"), |totals| totals.events_dropped),
         ];

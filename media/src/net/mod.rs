@@ -4,6 +4,7 @@
 //! worker through its bounded queue; replies and events come out of one channel for all workers, with the worker's number.
 
 mod backlog;
+mod buffers;
 mod load;
 mod metrics;
 mod tcp;

@@ -10,22 +10,23 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::buffers::{KernelDrops, enlarge};
 use crate::ice::{RemoteAddr, Via};
 use crate::outbox::Outbox;
 
 /// The largest UDP payload, and so the largest run that GRO or GSO can make.
 const RUN_BYTES_MAX: usize = 65_507;
-/// What the kernel may hold for us: a quarter of a second at 100 Mb/s.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// The socket with its buffers.
-pub struct Udp {
+pub(super) struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
     slots: Vec<Vec<u8>>,
     run: Vec<u8>,
     /// Datagrams that the kernel did not take.
     pub dropped: u64,
+    /// What it dropped because we did not take it in time.
+    pub kernel_drops: KernelDrops,
 }
 
 impl Udp {
@@ -33,12 +34,12 @@ impl Udp {
     pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let state = UdpSocketState::new((&socket).into())?;
-        // Smaller buffers than asked for are no reason to fail.
-        let _ = state.set_recv_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
-        let _ = state.set_send_buffer_size((&socket).into(), SOCKET_BUFFER_BYTES);
+        let local = socket.local_addr()?;
+        enlarge(&socket, local);
         let socket = UdpSocket::from_std(socket)?;
         let slots = vec![vec![0; RUN_BYTES_MAX + 1]; BATCH_SIZE];
-        Ok(Self { socket, state, slots, run: Vec::with_capacity(RUN_BYTES_MAX), dropped: 0 })
+        let run = Vec::with_capacity(RUN_BYTES_MAX);
+        Ok(Self { socket, state, slots, run, dropped: 0, kernel_drops: KernelDrops::new(local) })
     }
 
     /// Waits until something can be received.

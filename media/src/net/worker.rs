@@ -104,6 +104,7 @@ impl Worker {
             messages: Backlog::default(),
             metrics: Metrics::new(&self.registry),
             load: LoadMeter::new(Instant::now(), load::thread_cpu_time(), busy),
+            kernel_dropped: 0,
             deadline: None,
         };
         let mut look = tokio::time::interval(load::INTERVAL);
@@ -145,6 +146,7 @@ struct Loop {
     messages: Backlog,
     metrics: Metrics,
     load: LoadMeter,
+    kernel_dropped: u64,
     deadline: Option<Instant>,
 }
 
@@ -194,6 +196,7 @@ impl Loop {
 
     /// Once a second.
     fn look(&mut self) {
+        self.kernel_dropped = self.udp.kernel_drops.look();
         if let Some(busy_permille) = self.load.measure(Instant::now(), load::thread_cpu_time()) {
             self.messages.push(FromMedia::Load { busy_permille });
         }
@@ -222,6 +225,7 @@ impl Loop {
             core: self.sfu.counters(),
             transports: self.sfu.transport_count(),
             udp_dropped: self.udp.dropped,
+            kernel_dropped: self.kernel_dropped,
             tcp_dropped: self.tcp.dropped,
             events_dropped: self.messages.dropped,
         });

@@ -2,6 +2,8 @@
 
 #[allow(dead_code)] // the bench uses the rest
 mod client;
+#[cfg(feature = "net")]
+mod crowd;
 mod hostile;
 mod layers;
 mod links;

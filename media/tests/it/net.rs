@@ -16,12 +16,12 @@ use media::stun;
 use tokio::sync::mpsc;
 
 /// No test waits so long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Running {
-    handle: MediaHandle,
+pub struct Running {
+    pub handle: MediaHandle,
     events: mpsc::Receiver<(usize, FromMedia)>,
-    registry: Registry,
+    pub registry: Registry,
 }
 
 impl Running {
@@ -29,7 +29,7 @@ impl Running {
         Self::with_workers(1)
     }
 
-    fn with_workers(workers: usize) -> Self {
+    pub fn with_workers(workers: usize) -> Self {
         let config = Media {
             listen_ip: [127, 0, 0, 1].into(),
             announced_ip: [127, 0, 0, 1].into(),
@@ -37,7 +37,7 @@ impl Running {
             workers,
             tcp: true,
             max_bitrate: None,
-            codecs: vec!["opus".into()],
+            codecs: vec!["opus".into(), "VP8".into()],
         };
         let (sender, events) = mpsc::channel(64);
         let registry = Registry::new();
@@ -48,8 +48,18 @@ impl Running {
         }
     }
 
-    fn ask(&mut self, worker: usize, token: u64, action: Action) -> Result<Done, MediaError> {
-        let (room, peer) = (RoomId::new("room").expect("an id"), PeerId::new("alice").expect("an id"));
+    pub fn ask(&mut self, worker: usize, token: u64, action: Action) -> Result<Done, MediaError> {
+        self.ask_for("alice", worker, token, action)
+    }
+
+    pub fn ask_for(
+        &mut self,
+        peer: &str,
+        worker: usize,
+        token: u64,
+        action: Action,
+    ) -> Result<Done, MediaError> {
+        let (room, peer) = (RoomId::new("room").expect("an id"), PeerId::new(peer).expect("an id"));
         let command = Command { token, room, peer, action };
         self.handle.senders()[worker].blocking_send(command).expect("the worker runs");
         match self.next() {
@@ -89,7 +99,7 @@ impl Running {
     }
 }
 
-fn request(info: &TransportInfo) -> Vec<u8> {
+pub fn request(info: &TransportInfo) -> Vec<u8> {
     let mut request = Vec::new();
     let username = format!("{}:them", info.ice_parameters.username_fragment);
     stun::write_request(&mut request, &[5; 12], &username, &stun::key(&info.ice_parameters.password));
