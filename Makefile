@@ -1,5 +1,5 @@
 # The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
-.PHONY: test test-rust test-client test-browser fuzz sweep deny bench dist
+.PHONY: test test-rust test-client test-browser fuzz sweep deny bench instructions dist
 
 # Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
 test:
@@ -29,10 +29,14 @@ sweep:
 deny:
 	cargo deny --workspace check licenses bans sources
 
-# In-process cost of a forwarded packet, beside the cost of its encryption alone, and of a relayed one.
+# In-process cost of a forwarded packet and of the parts of its path, beside its encryption alone, and of a relayed one.
 bench:
-	cargo bench -p media --bench forward
+	cargo bench -p media --bench forward --bench parts
 	cargo bench -p turn --bench relay
+
+# Instructions of the same work, beside benches/instructions.txt; `benches/instructions --write` renews that file.
+instructions:
+	@scripts/test instructions
 
 # The binary that is shipped (thin LTO, stripped): target/dist/causeway
 dist:
