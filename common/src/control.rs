@@ -405,6 +405,14 @@ pub enum EventKind {
         /// Why.
         reason: &'static str,
     },
+    /// The highest layer of a simulcast producer that its publisher is to send, when that has changed: nobody watches the
+    /// ones above.
+    LayersWanted {
+        /// The producer.
+        producer: ProducerId,
+        /// 0 is the lowest, which is always sent.
+        spatial: u8,
+    },
     /// How a publisher's encodings arrive at us, when a score has changed.
     ProducerScore {
         /// The producer.

@@ -30,3 +30,4 @@ pub mod speaker;
 pub mod srtp;
 pub mod stun;
 pub mod transport;
+pub mod wanted;

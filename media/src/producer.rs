@@ -13,6 +13,7 @@ use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
 use crate::rates::Rates;
 use crate::reception::{Reception, Store};
 use crate::speaker::Voice;
+use crate::wanted::LayersWanted;
 
 /// The highest spatial and temporal layers that have come lately.
 #[derive(Debug, Default, Clone, Copy)]
@@ -141,6 +142,8 @@ pub struct Producer {
     pub consumable: RtpParameters,
     /// Lowest quality first.
     pub encodings: Vec<Encoding>,
+    /// Which of them the publisher is to send.
+    pub wanted: LayersWanted,
     /// Slab keys.
     pub consumers: Vec<usize>,
 }
@@ -203,6 +206,7 @@ impl Producer {
             },
             extension_ids: rtp.header_extensions.iter().map(|it| (it.uri.clone(), it.id)).collect(),
             consumable: mapping.consumable,
+            wanted: LayersWanted::new(encodings.len()),
             encodings,
             consumers: Vec::new(),
         }

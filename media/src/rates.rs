@@ -31,6 +31,12 @@ impl Rates {
         self.bytes[layer(spatial)][layer(temporal)] += payload_bytes as u64 + OVERHEAD_BYTES;
     }
 
+    /// The encoding was silent and comes back: what it costs is what it did cost, and the silence counts for nothing.
+    pub fn resume(&mut self) {
+        self.begun = None;
+        self.bytes = Default::default();
+    }
+
     /// A window is weighed as half of what is known.
     fn turn(&mut self, seconds: f32) {
         let known = self.bps;
@@ -67,5 +73,8 @@ mod tests {
         let (base, all) = (rates.up_to((0, 0)).expect("known"), rates.up_to((3, 3)).expect("known"));
         assert!((380_000..420_000).contains(&base), "{base}");
         assert!((780_000..820_000).contains(&all), "{all}");
+        rates.resume();
+        rates.note(start + Duration::from_secs(30), (0, 0), 956);
+        assert_eq!(rates.up_to((3, 3)), Some(all), "a silence does not make it cheaper");
     }
 }

@@ -14,6 +14,7 @@ mod rtp;
 mod scores;
 mod stats;
 mod timers;
+mod watched;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

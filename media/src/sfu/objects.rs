@@ -87,6 +87,7 @@ impl Sfu {
                 self.consumers[consumer].selector.restart();
                 self.request_keyframe_for(now, consumer);
             }
+            self.review_wanted(now, key);
         }
         Ok(Done::Ok)
     }
@@ -177,6 +178,7 @@ impl Sfu {
         if was && !paused {
             self.consumers[key].selector.restart();
             self.review_layers(now, key);
+            self.review_wanted(now, self.consumers[key].producer);
         }
         Ok(Done::Ok)
     }
@@ -196,6 +198,7 @@ impl Sfu {
         let slot = consumer.transport;
         self.review_downlink(now, slot);
         self.review_layers(now, key);
+        self.review_wanted(now, self.consumers[key].producer);
         Ok(Done::Ok)
     }
 

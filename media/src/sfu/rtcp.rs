@@ -208,6 +208,9 @@ impl Sfu {
         }
         self.tell_reception(slot);
         self.tell_downlink(slot);
+        for producer in self.transports[slot].producers.clone() {
+            self.review_wanted(now, producer);
+        }
         self.tell_producer_scores(now, slot);
         self.tell_consumer_scores(slot);
     }

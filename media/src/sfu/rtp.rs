@@ -101,6 +101,10 @@ impl Sfu {
             return;
         }
         let arrival = ticks(now, self.start, producer.clock_rate_hz);
+        let returns = encoding.reception.last_heard.is_some() && !encoding.flows(now);
+        if returns {
+            encoding.rates.resume();
+        }
         encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
         encoding.reception.octets += payload.len() as u64;
         encoding.layers.note(&frame);
@@ -108,6 +112,7 @@ impl Sfu {
         if frame.keyframe {
             encoding.keyframes.on_keyframe();
         }
+        let newest = encoding.reception.newest() == Some(sequence);
         if producer.paused {
             return;
         }
@@ -116,10 +121,13 @@ impl Sfu {
         {
             producer.voice.hear(level);
         }
+        if returns && producer.encodings.len() > 1 {
+            self.encoding_returns(now, route.producer, route.encoding, frame.keyframe);
+        }
         let incoming = Incoming {
             encoding: route.encoding,
             sequence,
-            newest: encoding.reception.newest() == Some(sequence),
+            newest,
             timestamp: header.timestamp,
             marker: header.marker,
             payload,

@@ -21,8 +21,12 @@ impl Sfu {
             if producer.paused || producer.encodings.iter().all(|it| it.reception.last_heard.is_none()) {
                 continue;
             }
-            for encoding in &mut producer.encodings {
-                encoding.score = if encoding.flows(now) { score(encoding.fraction_lost) } else { 0 };
+            for (index, encoding) in producer.encodings.iter_mut().enumerate() {
+                if encoding.flows(now) {
+                    encoding.score = score(encoding.fraction_lost);
+                } else if !producer.wanted.excuses(now, index) {
+                    encoding.score = 0;
+                }
             }
             if producer.encodings.iter().all(|encoding| encoding.told_score == Some(encoding.score)) {
                 continue;

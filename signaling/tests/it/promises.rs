@@ -174,6 +174,10 @@ fn what_a_publisher_does_is_told_to_the_others_and_what_ends_to_whom_it_concerns
             json!({ "type": "transport-closed", "transportId": id, "reason": "ice-timeout" }),
         ),
         (
+            EventKind::LayersWanted { producer: ProducerId::new(id).expect("an id"), spatial: 1 },
+            json!({ "type": "producer-layers-wanted", "producerId": id, "spatialLayer": 1 }),
+        ),
+        (
             EventKind::ProducerScore {
                 producer: ProducerId::new(id).expect("an id"),
                 scores: vec![EncodingScore {

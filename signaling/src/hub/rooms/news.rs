@@ -200,6 +200,9 @@ impl Hub {
                 "spatialLayer": layers.map(|(spatial, _)| spatial),
                 "temporalLayer": layers.map(|(_, temporal)| temporal),
             }),
+            EventKind::LayersWanted { producer, spatial } => {
+                json!({ "type": "producer-layers-wanted", "producerId": producer, "spatialLayer": spatial })
+            }
             EventKind::ProducerScore { producer, scores } => {
                 json!({ "type": "producer-score", "producerId": producer, "scores": scores })
             }
