@@ -12,10 +12,11 @@ use super::quality::Last;
 use super::refusals::limit_of_close_code;
 use super::{ConnId, Hub, Output, Refusal, Timer};
 
-/// Messages kept for a session that may come back; the oldest goes when one more comes (protocol §1).
+/// Messages kept for a session that may come back. When one more comes all are dropped and it cannot be resumed any more: its
+/// client would not know what it has missed (protocol §1).
 const UNDELIVERED_MAX: usize = 256;
 
-/// Bytes of them, so that large messages do not add up; likewise the oldest go.
+/// Bytes of them, so that large messages do not add up; likewise.
 const UNDELIVERED_BYTES_MAX: usize = 1 << 20;
 
 /// Messages per second and in a burst (protocol §1).
@@ -47,12 +48,18 @@ pub(super) struct Session {
     pub quality: Option<Last>,
     conn: Option<ConnId>,
     undelivered: VecDeque<Arc<str>>,
+    /// Some of them were dropped.
+    has_missed: bool,
     grace: Option<Instant>,
 }
 
 impl Hub {
     pub(super) fn connect(&mut self, conn: ConnId, claims: Claims, resume: Option<SessionId>) {
-        let known = resume.filter(|id| self.sessions.get(id).is_some_and(|old| old.claims.sub == claims.sub));
+        let mut known =
+            resume.filter(|id| self.sessions.get(id).is_some_and(|old| old.claims.sub == claims.sub));
+        if let Some(id) = known.take_if(|id| self.sessions.get(id).is_some_and(|old| old.has_missed)) {
+            self.end_session(&id, "disconnected");
+        }
         let resumed = known.is_some();
         if self.draining && !resumed {
             return self.send_elsewhere(conn);
@@ -111,6 +118,7 @@ impl Hub {
             quality: None,
             conn: None,
             undelivered: VecDeque::new(),
+            has_missed: false,
             grace: None,
         };
         self.sessions.insert(id.clone(), session);
@@ -243,12 +251,15 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match session.conn {
             Some(conn) => self.outputs.push_back(Output::Send { conn, text }),
+            None if session.has_missed => self.refusals.limit("undelivered"),
             None => {
                 session.undelivered.push_back(text);
-                let mut bytes: usize = session.undelivered.iter().map(|text| text.len()).sum();
-                while session.undelivered.len() > UNDELIVERED_MAX || bytes > UNDELIVERED_BYTES_MAX {
-                    bytes -= session.undelivered.pop_front().map_or(bytes, |oldest| oldest.len());
-                    self.refusals.limit("undelivered");
+                let bytes: usize = session.undelivered.iter().map(|text| text.len()).sum();
+                if session.undelivered.len() > UNDELIVERED_MAX || bytes > UNDELIVERED_BYTES_MAX {
+                    session.has_missed = true;
+                    for _ in std::mem::take(&mut session.undelivered) {
+                        self.refusals.limit("undelivered");
+                    }
                 }
             }
         }

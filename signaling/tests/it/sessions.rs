@@ -15,16 +15,44 @@ fn a_lost_connection_resumes_with_what_it_missed() {
     assert!(session.as_str().is_some_and(|id| id.len() >= 32), "128 bits that nobody guesses");
     let id = world.connect(5, "dave", json!({}), None)["sessionId"].as_str().expect("an id").to_string();
     world.lose(5, Some(1006));
+    let ring = |world: &mut World, calls: std::ops::Range<usize>| {
+        for n in calls {
+            world.say(1, initiate(&format!("call-{n}"), &["dave"]));
+            world.say(1, json!({ "type": "call-end", "callId": format!("call-{n}") }));
+            world.now += std::time::Duration::from_millis(15);
+        }
+    };
+    ring(&mut world, 0..128);
+    let connected = world.connect(6, "dave", json!({}), Some(&id));
+    assert_eq!((&connected["resumed"], &connected["sessionId"]), (&json!(true), &json!(id)));
+    let missed = world.sent.iter().filter(|(to, m)| *to == 6 && m["type"] != "connected").count();
+    assert_eq!(missed, 256, "all of them");
+    assert_eq!(world.told(6, "call-ended").expect("the last one")["callId"], "call-127");
+    world.lose(6, Some(1006));
+    ring(&mut world, 128..257);
+    let connected = world.connect(7, "dave", json!({}), Some(&id));
+    assert_eq!(connected["resumed"], false, "it would not know what it has missed");
+    assert_ne!(connected["sessionId"], json!(id));
+    let missed = world.sent.iter().filter(|(to, m)| *to == 7 && m["type"] != "connected").count();
+    assert_eq!(missed, 0);
+}
+
+#[test]
+fn a_session_that_missed_messages_has_left_its_room_when_its_user_comes_again() {
+    let mut world = World::room();
+    let id = world.connect(5, "dave", json!({}), None)["sessionId"].as_str().expect("an id").to_string();
+    world.say(5, crate::script::join("r"));
+    world.lose(5, None);
     for n in 0..300 {
         world.say(1, initiate(&format!("call-{n}"), &["dave"]));
         world.say(1, json!({ "type": "call-end", "callId": format!("call-{n}") }));
         world.now += std::time::Duration::from_millis(15);
     }
-    let connected = world.connect(6, "dave", json!({}), Some(&id));
-    assert_eq!((&connected["resumed"], &connected["sessionId"]), (&json!(true), &json!(id)));
-    let missed = world.sent.iter().filter(|(to, m)| *to == 6 && m["type"] != "connected").count();
-    assert_eq!(missed, 256, "the newest are kept");
-    assert_eq!(world.told(6, "call-ended").expect("the last one")["callId"], "call-299");
+    assert!(world.told(2, "peer-left").is_none(), "it may come back");
+    assert_eq!(world.connect(6, "dave", json!({}), Some(&id))["resumed"], false);
+    assert_eq!(world.told(2, "peer-left").expect("told")["peerId"], "dave");
+    world.say(6, crate::script::join("r"));
+    assert_eq!(world.told(6, "response").expect("answered")["data"]["peerId"], "dave", "its place is free");
 }
 
 #[test]
@@ -35,12 +63,17 @@ fn large_messages_do_not_add_up_while_a_session_is_away() {
     world.say(5, json!({ "type": "call-answer", "callId": "c" }));
     world.lose(5, Some(1006));
     let sdp = "x".repeat(200_000);
-    for _ in 0..20 {
-        world.say(1, json!({ "type": "offer", "callId": "c", "recipientId": "dave", "sdp": sdp }));
-    }
-    world.connect(6, "dave", json!({}), Some(&id));
-    let missed = world.sent.iter().filter(|(to, m)| *to == 6 && m["type"] == "offer").count();
-    assert_eq!(missed, 5, "1 MiB of them");
+    let offer = |world: &mut World, count: usize, conn: u64| {
+        for _ in 0..count {
+            world.say(1, json!({ "type": "offer", "callId": "c", "recipientId": "dave", "sdp": sdp }));
+        }
+        let resumed = world.connect(conn, "dave", json!({}), Some(&id))["resumed"].clone();
+        let missed = world.sent.iter().filter(|(to, m)| *to == conn && m["type"] == "offer").count();
+        world.lose(conn, Some(1006));
+        (resumed, missed)
+    };
+    assert_eq!(offer(&mut world, 5, 6), (json!(true), 5));
+    assert_eq!(offer(&mut world, 6, 7), (json!(false), 0), "more than 1 MiB");
 }
 
 #[test]
