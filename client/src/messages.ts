@@ -36,6 +36,24 @@ export interface DataProducerInfo {
   protocol: string;
 }
 
+/** How one encoding of ours arrives at the server: 10 is without loss, 0 is nothing. */
+export interface EncodingScore {
+  encodingIdx: number;
+  ssrc: number | null;
+  rid?: string;
+  score: number;
+}
+
+/** How a subscription arrives: from 0 to 10, like those of the encodings that it is made from. */
+export interface ConsumerScore {
+  /** At us. */
+  score: number;
+  /** At the server, of the encoding that we get. */
+  producerScore: number;
+  /** At the server, of every encoding. */
+  producerScores: number[];
+}
+
 export interface PeerInfo {
   peerId: string;
   name?: string;

@@ -1,7 +1,7 @@
 // A room on the server's SFU, with mediasoup-client inside: publishes our tracks, subscribes to everybody else's.
 import { Device, type types } from 'mediasoup-client';
 import { Emitter } from './emitter';
-import type { DataProducerInfo, PeerInfo, ProducerInfo, Rating, ServerMessage } from './messages';
+import type { ConsumerScore, DataProducerInfo, EncodingScore, PeerInfo, ProducerInfo, Rating, ServerMessage } from './messages';
 import { SignalError } from './messages';
 import type { Signal } from './signal';
 
@@ -27,8 +27,18 @@ type RoomEvents = {
   unsubscribed: [subscription: Subscription];
   /** A publisher paused or resumed. */
   paused: [subscription: Subscription];
-  layers: [consumerId: string, spatialLayer: number, temporalLayer: number | null];
+  /** Both are null while nothing can be forwarded. */
+  layers: [consumerId: string, spatialLayer: number | null, temporalLayer: number | null];
   quality: [peerId: string, rating: Rating];
+  /** Who speaks now, by the audio level that publishers send; null when nobody does. */
+  activeSpeaker: [peerId: string | null];
+  /** Bits per second that our link is taken to carry towards us. */
+  downlink: [availableBitrate: number, rating: Rating];
+  /** How what we publish under a source arrives. */
+  producerScore: [source: string, scores: EncodingScore[]];
+  consumerScore: [consumerId: string, score: ConsumerScore];
+  /** The highest simulcast layer of ours that somebody watches; those above have been turned off. */
+  layersWanted: [source: string, spatialLayer: number];
   data: [peerId: string, label: string, data: string | ArrayBuffer];
   /** We were removed, muted, or the room was closed. */
   removed: [reason: string];
@@ -53,6 +63,7 @@ export interface PublishOptions {
 }
 
 interface JoinReply {
+  peerId: string;
   rtpCapabilities: types.RtpCapabilities;
   peers: PeerInfo[];
   producers: ProducerInfo[];
@@ -97,6 +108,8 @@ export class Room extends Emitter<RoomEvents> {
   #rejoining = false;
   /** Something was lost again while we were at it. */
   #lostAgain = false;
+  #peerId?: string;
+  #activeSpeaker: string | null = null;
   #device?: types.Device;
   #send?: types.Transport;
   #recv?: types.Transport;
@@ -139,6 +152,16 @@ export class Room extends Emitter<RoomEvents> {
 
   get peers(): PeerInfo[] {
     return [...this.#peers.values()];
+  }
+
+  /** Our own; it is not our user id when we are in the room from another tab, too. */
+  get peerId(): string | undefined {
+    return this.#peerId;
+  }
+
+  /** Who spoke last, as far as that one has not fallen silent. */
+  get activeSpeaker(): string | null {
+    return this.#activeSpeaker;
   }
 
   get subscriptions(): Subscription[] {
@@ -283,6 +306,7 @@ export class Room extends Emitter<RoomEvents> {
     const device = new DeviceClass();
     await device.load({ routerRtpCapabilities: reply.rtpCapabilities });
     this.#device = device;
+    this.#peerId = reply.peerId;
     [this.#send, this.#recv] = await Promise.all([this.#transport('send'), this.#transport('recv')]);
     this.#setState('joined');
     for (const peer of reply.peers) this.#addPeer(peer);
@@ -376,6 +400,7 @@ export class Room extends Emitter<RoomEvents> {
       case 'peer-left':
         this.#peers.delete(String(message.peerId));
         for (const s of this.subscriptions) if (s.peerId === message.peerId) this.#unsubscribe(s.consumerId);
+        if (this.#activeSpeaker === message.peerId) this.#speaks(null);
         return this.emit('peerLeft', String(message.peerId), String(message.reason ?? ''));
       case 'new-producer':
         return this.#onProducer(String(message.producerId));
@@ -395,7 +420,22 @@ export class Room extends Emitter<RoomEvents> {
       case 'consumer-closed':
         return this.#unsubscribe(String(message.consumerId));
       case 'consumer-layers':
-        return this.emit('layers', String(message.consumerId), Number(message.spatialLayer), message.temporalLayer as number | null);
+        return this.emit('layers', String(message.consumerId), message.spatialLayer as number | null, message.temporalLayer as number | null);
+      case 'producer-layers-wanted':
+        return this.#onLayersWanted(String(message.producerId), Number(message.spatialLayer));
+      case 'producer-score': {
+        const source = this.#sourceOf(message.producerId);
+        if (source !== undefined) this.emit('producerScore', source, message.scores as EncodingScore[]);
+        return;
+      }
+      case 'consumer-score': {
+        const { score, producerScore, producerScores } = message as unknown as ConsumerScore;
+        return this.emit('consumerScore', String(message.consumerId), { score, producerScore, producerScores });
+      }
+      case 'active-speaker':
+        return this.#speaks(message.peerId as string | null);
+      case 'downlink':
+        return this.emit('downlink', Number(message.availableBitrate), message.rating as Rating);
       case 'quality':
         return this.emit('quality', String(message.peerId), message.rating as Rating);
       case 'muted':
@@ -412,6 +452,30 @@ export class Room extends Emitter<RoomEvents> {
         this.emit('removed', String(message.reason ?? message.type));
         return this.#finish();
     }
+  }
+
+  #sourceOf(producerId: unknown): string | undefined {
+    for (const [source, { producer }] of this.#published) if (producer.id === producerId) return source;
+    return undefined;
+  }
+
+  /** Encodings that nobody watches cost the sender's uplink and battery. */
+  #onLayersWanted(producerId: string, spatialLayer: number): void {
+    const source = this.#sourceOf(producerId);
+    const producer = source === undefined ? undefined : this.producer(source);
+    if (source === undefined || !producer) return;
+    producer.setMaxSpatialLayer(spatialLayer).then(
+      () => this.emit('layersWanted', source, spatialLayer),
+      (error: unknown) => {
+        if (!producer.closed) this.emit('error', error);
+      },
+    );
+  }
+
+  #speaks(peerId: string | null): void {
+    if (this.#activeSpeaker === peerId) return;
+    this.#activeSpeaker = peerId;
+    this.emit('activeSpeaker', peerId);
   }
 
   #onMuted(producerId: string, by: string): void {
@@ -496,6 +560,7 @@ export class Room extends Emitter<RoomEvents> {
     for (const timer of this.#patience.values()) clearTimeout(timer);
     this.#patience.clear();
     this.#wanted.clear();
+    this.#speaks(null);
     this.#chat = undefined;
     this.#send?.close();
     this.#recv?.close();

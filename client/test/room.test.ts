@@ -6,6 +6,22 @@ import { FakeSocket, FakeTrack, connectedSignal, settle } from './fakes';
 
 type Handler = (...args: never[]) => void;
 
+class FakeProducer {
+  closed = false;
+  maxSpatialLayers: number[] = [];
+  failure?: Error;
+  constructor(readonly id: string) {}
+
+  setMaxSpatialLayer(layer: number): Promise<void> {
+    this.maxSpatialLayers.push(layer);
+    return this.failure ? Promise.reject(this.failure) : Promise.resolve();
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+}
+
 /** What mediasoup-client's transport does with signaling, and nothing of what it does with browsers. */
 class FakeTransport {
   closed = false;
@@ -25,7 +41,7 @@ class FakeTransport {
     if (this.closed) return Promise.reject(new Error('closed'));
     return new Promise((resolve, reject) => {
       const produce = this.#handlers.get('produce') as unknown as (what: object, done: (made: { id: string }) => void, fail: (error: Error) => void) => void;
-      produce({ kind: track.kind, rtpParameters: {}, appData }, ({ id }) => resolve({ id, close: () => undefined }), reject);
+      produce({ kind: track.kind, rtpParameters: {}, appData }, ({ id }) => resolve(new FakeProducer(id)), reject);
     });
   }
 
@@ -62,7 +78,7 @@ class Server {
       const type = String(message.type);
       this.asked.push(type);
       const code = this.refuse[type];
-      const data = type === 'join-room' ? { rtpCapabilities: {}, peers: [], producers: [], dataProducers: [] } : { id: `${type}-${this.#answered}` };
+      const data = type === 'join-room' ? { rtpCapabilities: {}, peerId: 'alice#2', peers: [], producers: [], dataProducers: [] } : { id: `${type}-${this.#answered}` };
       this.socket.say({ type: 'response', requestId: message.requestId, ...(code ? { ok: false, code, error: code } : { ok: true, data }) });
     }
   }
@@ -99,6 +115,71 @@ beforeEach(async () => {
 function loseTransports(): void {
   for (const id of [room.sendTransport?.id, room.recvTransport?.id]) server.socket.say({ type: 'transport-closed', transportId: id, reason: 'worker-failed' });
 }
+
+function producer(): FakeProducer {
+  return room.producer('microphone') as unknown as FakeProducer;
+}
+
+describe('what the server tells of quality', () => {
+  test('layers that nobody watches are turned off, and on again', async () => {
+    room.on('layersWanted', (source, layer) => heard.push(`${source} ${layer}`));
+    for (const spatialLayer of [0, 2]) server.socket.say({ type: 'producer-layers-wanted', producerId: producer().id, spatialLayer });
+    await settle();
+    expect(producer().maxSpatialLayers).toEqual([0, 2]);
+    expect(heard).toEqual(['microphone 0', 'microphone 2']);
+  });
+
+  test('of a producer that is not ours any more nothing is turned off', async () => {
+    server.socket.say({ type: 'producer-layers-wanted', producerId: 'other', spatialLayer: 0 });
+    producer().failure = new Error('closed meanwhile');
+    producer().closed = true;
+    server.socket.say({ type: 'producer-layers-wanted', producerId: producer().id, spatialLayer: 0 });
+    await settle();
+    expect(producer().maxSpatialLayers).toEqual([0]);
+    expect(heard).toEqual([]);
+  });
+
+  test('an encoding that the browser does not turn off is an error of the room', async () => {
+    producer().failure = new Error('refused');
+    server.socket.say({ type: 'producer-layers-wanted', producerId: producer().id, spatialLayer: 0 });
+    await settle();
+    expect(heard).toEqual(['error Error: refused']);
+  });
+
+  test('scores, the link and layers are events', () => {
+    const events: unknown[] = [];
+    room.on('producerScore', (...args) => events.push(args));
+    room.on('consumerScore', (...args) => events.push(args));
+    room.on('downlink', (...args) => events.push(args));
+    room.on('layers', (...args) => events.push(args));
+    const scores = [{ encodingIdx: 0, ssrc: 7, score: 9 }];
+    const score = { score: 8, producerScore: 10, producerScores: [10, 0] };
+    server.socket.say({ type: 'producer-score', producerId: producer().id, scores });
+    server.socket.say({ type: 'producer-score', producerId: 'other', scores });
+    server.socket.say({ type: 'consumer-score', consumerId: 'c', ...score });
+    server.socket.say({ type: 'downlink', availableBitrate: 900_000, rating: 'good' });
+    server.socket.say({ type: 'consumer-layers', consumerId: 'c', spatialLayer: 1, temporalLayer: 2 });
+    server.socket.say({ type: 'consumer-layers', consumerId: 'c', spatialLayer: null, temporalLayer: null });
+    expect(events).toEqual([['microphone', scores], ['c', score], [900_000, 'good'], ['c', 1, 2], ['c', null, null]]);
+  });
+
+  test('who speaks is told once, and nobody does who has left', async () => {
+    const speakers: unknown[] = [];
+    room.on('activeSpeaker', (peer) => speakers.push(peer));
+    const say = (peerId: string | null) => server.socket.say({ type: 'active-speaker', peerId });
+    expect([room.peerId, room.activeSpeaker]).toEqual(['alice#2', null]);
+    say('bob');
+    say('bob');
+    expect(room.activeSpeaker).toBe('bob');
+    server.socket.say({ type: 'peer-left', peerId: 'bob', reason: 'left' });
+    say('carol');
+    say(null);
+    say('dave');
+    loseTransports();
+    await server.answer();
+    expect(speakers).toEqual(['bob', null, 'carol', null, 'dave', null]);
+  });
+});
 
 describe('a media worker that fails', () => {
   test('makes the room join once again and publish again', async () => {

@@ -1,4 +1,4 @@
-import { MicOff, MonitorUp } from 'lucide-react';
+import { AudioLines, MicOff, MonitorUp } from 'lucide-react';
 import { useEffect, useMemo, useRef, useState, type CSSProperties } from 'react';
 import { CAMERA, MICROPHONE, QualityMonitor, Room, explainDeviceError, openDevices, openNextCamera, openScreen, type CallMedia, type Rating, type Signal } from '../src/index';
 import { tileSize } from './grid';
@@ -79,7 +79,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
       joined = await Room.join(signal, roomId);
       if (gone.current) return void joined.leave();
       const current = joined;
-      for (const event of ['peerJoined', 'subscribed', 'unsubscribed', 'paused', 'state'] as const) current.on(event, refresh);
+      for (const event of ['peerJoined', 'subscribed', 'unsubscribed', 'paused', 'state', 'activeSpeaker'] as const) current.on(event, refresh);
       current.on('peerLeft', (peerId, reason) => {
         if (reason !== 'reconnecting') toast(`${peerId} left`);
         refresh();
@@ -187,7 +187,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
   const screens = tiles.filter((tile) => tile.screen);
   const people = tiles.filter((tile) => !tile.screen);
   const size = tileSize(people.length, width, height);
-  const faces = people.map((tile) => <TileView key={tile.key} tile={tile} rating={ratings[tile.peerId]} />);
+  const faces = people.map((tile) => <TileView key={tile.key} tile={tile} rating={ratings[tile.peerId]} speaking={room !== undefined && room.activeSpeaker === (tile.mine ? room.peerId : tile.peerId)} />);
   return (
     <main className={`stage${chatOpen ? ' with-chat' : ''}`}>
       <header className="bar">
@@ -200,7 +200,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
         <section className="focus" aria-label="Shared screen and people">
           <div className="screens">
             {screens.map((tile) => (
-              <TileView key={tile.key} tile={tile} rating={undefined} />
+              <TileView key={tile.key} tile={tile} rating={undefined} speaking={false} />
             ))}
           </div>
           <div className="strip" tabIndex={0} role="group" aria-label="People">
@@ -237,9 +237,9 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
   );
 }
 
-function TileView({ tile, rating }: { tile: Tile; rating: Rating | undefined }) {
+function TileView({ tile, rating, speaking }: { tile: Tile; rating: Rating | undefined; speaking: boolean }) {
   return (
-    <article className={`tile${tile.screen ? ' screen' : ''}`} aria-label={tile.label} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
+    <article className={`tile${tile.screen ? ' screen' : ''}${speaking ? ' speaking' : ''}`} aria-label={tile.label} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
       <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} />
       {!tile.picture && (
         <div className="cover">
@@ -248,6 +248,7 @@ function TileView({ tile, rating }: { tile: Tile; rating: Rating | undefined }) 
       )}
       <footer>
         {tile.screen ? <MonitorUp size={14} aria-hidden /> : tile.silent && <MicOff size={14} role="img" aria-label="Muted" />}
+        {speaking && <AudioLines size={14} role="img" aria-label="Speaking" />}
         <span>{tile.label}</span>
         {!tile.screen && <QualityBadge rating={rating} />}
       </footer>
