@@ -25,7 +25,7 @@ pub enum TransportDirection {
     Recv,
 }
 
-/// From the hub to the worker on which the room lives.
+/// From the hub to the worker on which the peer is, or on which something of it is imported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// Returned with the reply.
@@ -178,6 +178,81 @@ pub enum Action {
     },
     /// → [`Done::Stats`]
     Stats(StatsOf),
+    /// Sends what a producer of this peer publishes to another worker of the room as well. → [`Done::Ok`]
+    Export {
+        /// Producer or data producer.
+        published: PublishedId,
+        /// What both workers call it; never used for another.
+        pipe: u64,
+        /// The other worker.
+        to: usize,
+    },
+    /// No more of it. → [`Done::Ok`]
+    EndExport {
+        /// Producer or data producer.
+        published: PublishedId,
+        /// The other worker.
+        to: usize,
+    },
+    /// Adds to the room what a peer publishes on another worker; the peer has no more than that here, and
+    /// [`Action::RemovePeer`] takes all of it away. → [`Done::Ok`]
+    Import {
+        /// As there.
+        pipe: u64,
+        /// The worker on which it is published.
+        from: usize,
+        /// What it is.
+        published: Box<Imported>,
+    },
+    /// It has been paused there, or resumed. → [`Done::Ok`]
+    PauseImport {
+        /// The producer.
+        producer: ProducerId,
+        /// Or resumed.
+        paused: bool,
+    },
+    /// It is no longer published; its consumers are closed with [`EventKind::ConsumerClosed`] or
+    /// [`EventKind::DataConsumerClosed`]. → [`Done::Ok`]
+    CloseImport {
+        /// Producer or data producer.
+        published: PublishedId,
+    },
+}
+
+/// What a peer publishes, by id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PublishedId {
+    /// Audio or video.
+    Media(ProducerId),
+    /// A data channel.
+    Data(DataProducerId),
+}
+
+/// What another worker needs to know of what is published.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Imported {
+    /// Audio or video.
+    Media {
+        /// The producer.
+        id: ProducerId,
+        /// Audio or video.
+        kind: MediaKind,
+        /// As the publisher described it.
+        rtp: RtpParameters,
+        /// Whether it is paused now.
+        paused: bool,
+    },
+    /// A data channel.
+    Data {
+        /// The data producer.
+        id: DataProducerId,
+        /// The publisher's stream; consumers get streams of their own that are like it.
+        sctp: SctpStreamParameters,
+        /// Carried in signaling only.
+        label: String,
+        /// Carried in signaling only.
+        protocol: String,
+    },
 }
 
 /// Whose statistics are asked for; all of them belong to the asking peer.

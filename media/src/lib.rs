@@ -19,6 +19,7 @@ pub mod net;
 pub mod ortc;
 pub mod outbox;
 pub mod pacer;
+pub mod parcel;
 pub mod producer;
 pub mod rates;
 pub mod reception;

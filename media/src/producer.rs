@@ -74,6 +74,8 @@ pub struct Encoding {
     pub rates: Rates,
     /// What was asked of it.
     pub keyframes: KeyframeRequests,
+    /// When its own worker was last asked for a keyframe of it; where it is of another worker.
+    pub asked_afar: Option<Instant>,
 }
 
 impl Encoding {
@@ -101,6 +103,40 @@ pub struct ProducerExtensions {
     pub dependencies: Option<u8>,
 }
 
+/// A producer seen from another worker of its room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// Here is all of it.
+    None,
+    /// It is ours, and other workers get its packets.
+    Exported {
+        /// Its name in parcels.
+        pipe: u64,
+        /// The workers, and the highest encoding that somebody watches on each.
+        to: Vec<(usize, usize)>,
+    },
+    /// Its packets come from another worker.
+    Imported {
+        /// Its name in parcels.
+        pipe: u64,
+        /// The worker.
+        from: usize,
+    },
+}
+
+impl Span {
+    /// The highest encoding that somebody watches on another worker.
+    pub fn wanted(&self) -> Option<usize> {
+        match self {
+            Self::Exported { to, .. } => to.iter().map(|(_, wanted)| *wanted).max(),
+            Self::None | Self::Imported { .. } => None,
+        }
+    }
+}
+
+/// In place of a transport's slot, of producers that have none here.
+pub const NO_TRANSPORT: usize = usize::MAX;
+
 /// A published track.
 #[derive(Debug)]
 pub struct Producer {
@@ -110,8 +146,10 @@ pub struct Producer {
     pub peer: PeerId,
     /// Its name.
     pub id: ProducerId,
-    /// Slot of its transport.
+    /// Slot of its transport, or [`NO_TRANSPORT`].
     pub transport: usize,
+    /// What other workers have to do with it.
+    pub span: Span,
     /// Audio or video.
     pub kind: MediaKind,
     /// What its consumers are called.
@@ -181,6 +219,7 @@ impl Producer {
             peer,
             id,
             transport,
+            span: Span::None,
             kind,
             consumer_type: match mapping.producer_type {
                 ProducerType::Simple => ConsumerType::Simple,
@@ -210,6 +249,11 @@ impl Producer {
             encodings,
             consumers: Vec::new(),
         }
+    }
+
+    /// Whether its packets come from another worker: what is lost then is asked for there.
+    pub fn is_imported(&self) -> bool {
+        matches!(self.span, Span::Imported { .. })
     }
 
     /// Whether its subscribers choose layers, and we see which packet is of which: AV1 names them in a header extension

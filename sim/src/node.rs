@@ -48,6 +48,8 @@ pub enum ForWorker {
     Framed(u64, SocketAddr, Vec<u8>),
     /// A connection is over.
     Closed(u64),
+    /// From another worker.
+    Parcel(usize, Vec<u8>),
     /// From the network, of somebody who is nobody's.
     FromStranger(SocketAddr, Vec<u8>),
 }
@@ -71,6 +73,8 @@ pub struct Worker {
     over: BTreeSet<u64>,
     /// One of those that it sends to all the same.
     pub sent_to_over: Option<u64>,
+    /// What it has said to other workers.
+    pub said: Vec<(usize, Vec<u8>)>,
 }
 
 /// All cores of one server.
@@ -118,6 +122,7 @@ impl Node {
                 kept_of_strangers: 0,
                 over: BTreeSet::new(),
                 sent_to_over: None,
+                said: Vec::new(),
             }
         });
         Self {
@@ -215,6 +220,9 @@ impl Worker {
                     self.over.insert(number);
                     self.sfu.handle_input(at, sfu::Input::TcpClosed(number));
                 }
+                ForWorker::Parcel(from, parcel) => {
+                    self.sfu.handle_input(at, sfu::Input::Piped { from, parcel: &parcel });
+                }
                 ForWorker::FromStranger(addr, mut data) => {
                     let source = RemoteAddr { via: Via::Udp, addr };
                     let sfu = &mut self.sfu;
@@ -242,6 +250,7 @@ impl Worker {
                     datagrams.extend(outbox.iter().map(|(to, bytes)| (to, bytes.to_vec())));
                     outbox.clear();
                 }
+                sfu::Output::Piped { to, parcels } => self.said.push((to, std::mem::take(parcels))),
                 sfu::Output::Message(message) => messages.push(message),
                 sfu::Output::Timeout(_) => return,
             }

@@ -74,11 +74,13 @@ pub enum Kind {
     Chatter,
     /// The relay has few ports, and users who want them all.
     Exhausted,
+    /// Workers are so busy that rooms span several of them.
+    Span,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Loss,
         Self::Burst,
         Self::Jitter,
@@ -112,6 +114,7 @@ impl Kind {
         Self::Tcp,
         Self::Chatter,
         Self::Exhausted,
+        Self::Span,
     ];
 
     /// By its name, as printed.
@@ -156,11 +159,12 @@ impl Plan {
         kinds.extend(
             Kind::ALL[FIRST_KINDS..].iter().filter(|kind| Dice::new(seed, &format!("{kind:?}")).chance(0.25)),
         );
+        let (rooms, workers) = (1 + dice.below(2) as u16, 1 + dice.below(2));
         Self {
             seed,
             people,
-            rooms: 1 + dice.below(2) as u16,
-            workers: 1 + dice.below(2),
+            rooms,
+            workers: if kinds.contains(&Kind::Span) { 3 } else { workers },
             relay_users: dice.below(3) as u16,
             calls: dice.below(6) as u32,
             natted: *dice.pick(&[0.0, 0.5, 1.0]),

@@ -60,6 +60,8 @@ pub enum Deed {
     RestartIce { person: u16 },
     /// A worker begins again without its rooms.
     Crash { worker: usize },
+    /// A worker says how busy it is, in thousandths.
+    Busy { worker: usize, permille: u16 },
     /// Nothing new from now on; what runs goes on.
     Drain,
     /// The relay forgets everything.
@@ -157,6 +159,15 @@ pub fn schedule(plan: &Plan, dice: &mut Dice) -> Vec<(Duration, Deed)> {
     some(Kind::Tcp, 5, &mut own, &|dice| Deed::Break { which: dice.below(64) });
     some(Kind::Chatter, 2, &mut own, &|_| Deed::Chatter);
     some(Kind::Exhausted, 3, &mut own, &|dice| Deed::Greed { users: 10 + dice.below(50) as u16 });
+    if plan.has(Kind::Span) {
+        let mut own = Dice::new(plan.seed, "busy workers");
+        for _ in 0..30 {
+            // From the first moment, so that those who come first are spread, too.
+            let at = own.between(Duration::ZERO, PARTING);
+            let permille = *own.pick(&[0, 300, 750, 950, 1000]);
+            deeds.push((at, Deed::Busy { worker: own.below(8), permille }));
+        }
+    }
     if plan.has(Kind::Drain) {
         // What was mended before must go on: rooms and calls that run are not touched by a drain.
         deeds.push((dice.between(JUDGED - Duration::from_secs(1), PARTING), Deed::Drain));
@@ -220,6 +231,7 @@ pub fn perform(world: &mut World, deed: Deed) {
         Deed::Foreign { person, other } => foreign(world, person, other),
         Deed::RestartIce { person } => world.people[usize::from(person)].restart_ice(now),
         Deed::Crash { worker } => world.crash(worker),
+        Deed::Busy { worker, permille } => world.busy(worker, permille),
         Deed::Drain => world.drain(),
         Deed::RestartRelay => world.restart_relay(),
         Deed::Ring { call, from, to } => world.ring(&call, from, to),

@@ -429,6 +429,12 @@ impl World {
         self.at(due, Event::FromMedia { worker, message: FromMedia::Lost });
     }
 
+    pub(crate) fn busy(&mut self, worker: usize, busy_permille: u16) {
+        let worker = worker % self.node.workers.len();
+        let due = self.now + HOP;
+        self.at(due, Event::FromMedia { worker, message: FromMedia::Load { busy_permille } });
+    }
+
     pub(crate) fn drain(&mut self) {
         self.hub(hub::Input::Drain);
     }

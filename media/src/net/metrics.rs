@@ -24,6 +24,8 @@ pub(super) struct Totals {
     pub udp_dropped: u64,
     /// Datagrams that came faster than they were taken from the UDP socket.
     pub kernel_dropped: u64,
+    /// What another worker of the same room did not take in time.
+    pub ring_dropped: u64,
     /// Frames that a slow TCP connection's queue had no room for.
     pub tcp_dropped: u64,
     /// Statistics that a stuck hub was not told.
@@ -55,6 +57,7 @@ impl Metrics {
             (drops.with("video_queue_full"), |totals| totals.core.video_dropped),
             (drops.with("udp_full"), |totals| totals.udp_dropped),
             (drops.with("receive_buffer_full"), |totals| totals.kernel_dropped),
+            (drops.with("ring_full"), |totals| totals.ring_dropped),
             (drops.with("tcp_full"), |totals| totals.tcp_dropped),
             (drops.with("hub_full"), |totals| totals.events_dropped),
         ];

@@ -7,6 +7,7 @@ mod backlog;
 mod buffers;
 mod load;
 mod metrics;
+mod rings;
 mod tcp;
 mod udp;
 mod worker;
@@ -109,7 +110,7 @@ pub fn start(
     };
     let mut sinks = Vec::new();
     let mut threads = Vec::new();
-    for index in 0..config.workers {
+    for (index, rings) in rings::Rings::mesh(config.workers).into_iter().enumerate() {
         let port = if config.port == 0 {
             0
         } else {
@@ -131,6 +132,7 @@ pub fn start(
             },
             udp,
             tcp,
+            rings,
             gate: Arc::clone(gate),
             commands: command_queue,
             injected: injected_queue,

@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 use super::backlog::Backlog;
 use super::load::{self, LoadMeter};
 use super::metrics::{Metrics, Totals};
+use super::rings::Rings;
 use super::tcp::{Tcp, TcpInput};
 use super::udp::Udp;
 use super::{Injected, TurnSlot};
@@ -33,11 +34,12 @@ const TAKEN_PER_TURN: usize = 64;
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a worker's thread is started with.
-pub struct Worker {
+pub(super) struct Worker {
     pub index: usize,
     pub sfu: SfuConfig,
     pub udp: UdpSocket,
     pub tcp: Option<TcpListener>,
+    pub rings: Rings,
     pub gate: Arc<Gate>,
     pub commands: mpsc::Receiver<Command>,
     pub injected: mpsc::Receiver<Injected>,
@@ -109,8 +111,10 @@ impl Worker {
         };
         let mut look = tokio::time::interval(load::INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.rings.dropped = 0;
+        let news = Arc::clone(&self.rings.news);
         loop {
-            turn.drain();
+            turn.drain(&mut self.rings);
             let sleep = tokio::time::sleep_until(turn.deadline.map_or_else(far_away, Into::into));
             tokio::select! {
                 _ = self.stop.changed() => return Ok(()),
@@ -130,6 +134,7 @@ impl Worker {
                 }
                 Some(input) = tcp_input.recv() => turn.tcp_input(input, &mut tcp_input),
                 Some(datagram) = self.injected.recv() => turn.injected(datagram, &mut self.injected),
+                () = news.notified() => turn.piped(&mut self.rings),
                 _ = look.tick() => turn.look(),
                 () = sleep => turn.sfu.handle_input(Instant::now(), Input::Timeout),
             }
@@ -194,6 +199,12 @@ impl Loop {
         });
     }
 
+    fn piped(&mut self, rings: &mut Rings) {
+        let now = Instant::now();
+        let sfu = &mut self.sfu;
+        rings.receive(|from, parcel| sfu.handle_input(now, Input::Piped { from, parcel }));
+    }
+
     /// Once a second.
     fn look(&mut self) {
         self.kernel_dropped = self.udp.kernel_drops.look();
@@ -203,7 +214,7 @@ impl Loop {
     }
 
     /// Moves everything that the core has to say to where it belongs.
-    fn drain(&mut self) {
+    fn drain(&mut self, rings: &mut Rings) {
         self.deadline = loop {
             match self.sfu.poll_output() {
                 Output::Transmit(outbox) => {
@@ -217,6 +228,7 @@ impl Loop {
                     }
                     outbox.clear();
                 }
+                Output::Piped { to, parcels } => rings.send(to, parcels),
                 Output::Message(message) => self.messages.push(message),
                 Output::Timeout(at) => break at,
             }
@@ -226,6 +238,7 @@ impl Loop {
             transports: self.sfu.transport_count(),
             udp_dropped: self.udp.dropped,
             kernel_dropped: self.kernel_dropped,
+            ring_dropped: rings.dropped,
             tcp_dropped: self.tcp.dropped,
             events_dropped: self.messages.dropped,
         });

@@ -27,6 +27,11 @@ impl<'a> Extensions<'a> {
         Self { profile, bytes }
     }
 
+    /// What it was made from.
+    pub fn parts(self) -> (u16, &'a [u8]) {
+        (self.profile, self.bytes)
+    }
+
     /// Every element as (id, data), in wire order, up to the first that is malformed.
     pub fn iter(self) -> Iter<'a> {
         let known = self.profile == ONE_BYTE || self.profile & 0xfff0 == TWO_BYTE;

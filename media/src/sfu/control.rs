@@ -113,6 +113,15 @@ impl Sfu {
                 Ok(Done::Ok)
             }
             Action::Stats(of) => self.stats(now, owner, &of),
+            Action::Export { published, pipe, to } => self.begin_export(owner, &published, pipe, to),
+            Action::EndExport { published, to } => self.end_export(owner, &published, to),
+            Action::Import { pipe, from, published } => self.import(owner, pipe, from, *published),
+            Action::PauseImport { producer, paused } => {
+                let key = self.producer_of(owner, &producer)?;
+                self.set_paused(now, key, paused);
+                Ok(Done::Ok)
+            }
+            Action::CloseImport { published } => self.close_import(now, owner, &published),
         }
     }
 
@@ -136,11 +145,10 @@ impl Sfu {
 
     fn close_room(&mut self, now: Instant, id: &RoomId) -> Result<Done, MediaError> {
         let room = self.rooms.get(id).ok_or(MediaError::RoomNotFound)?;
-        let slots: Vec<usize> =
-            room.peers.values().flat_map(|peer| peer.transports.values().copied()).collect();
+        let peers: Vec<PeerId> = room.peers.keys().cloned().collect();
         let before = self.messages.len();
-        for slot in slots {
-            self.close_transport(now, slot, true);
+        for peer in &peers {
+            self.remove_peer(now, &Owner { room: id, peer })?;
         }
         // Nobody is told about a room that the hub itself closes.
         self.messages.truncate(before);
@@ -159,6 +167,7 @@ impl Sfu {
         for slot in slots {
             self.close_transport(now, slot, true);
         }
+        self.close_imports_of(now, owner);
         if let Some(room) = self.rooms.get_mut(owner.room) {
             room.peers.remove(owner.peer);
         }

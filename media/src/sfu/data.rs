@@ -11,6 +11,7 @@ use common::rtp_parameters::SctpStreamParameters;
 
 use super::Sfu;
 use super::control::Owner;
+use crate::producer::Span;
 
 const DATA_PRODUCERS_PER_PEER_MAX: usize = 64;
 const DATA_CONSUMERS_PER_PEER_MAX: usize = 1024;
@@ -30,6 +31,8 @@ pub(super) struct DataProducer {
     label: String,
     protocol: String,
     consumers: Vec<usize>,
+    /// What other workers have to do with it.
+    pub(super) span: Span,
 }
 
 /// A data producer as one subscriber receives it.
@@ -73,19 +76,37 @@ impl Sfu {
         }
         self.transports[slot].connection.open_stream(&sctp);
         let id = DataProducerId::new(&self.new_id()).expect("hexadecimal is an id");
+        self.add_data_producer(owner, slot, id.clone(), sctp, [label, protocol], Span::None)?;
+        self.wake_connection(now, slot);
+        Ok(Done::DataProducer { id })
+    }
+
+    /// One that is published here, or on another worker.
+    pub(super) fn add_data_producer(
+        &mut self,
+        owner: &Owner<'_>,
+        transport: usize,
+        id: DataProducerId,
+        sctp: SctpStreamParameters,
+        [label, protocol]: [String; 2],
+        span: Span,
+    ) -> Result<usize, MediaError> {
+        let (room, peer) = (owner.room.clone(), owner.peer.clone());
+        let known = id.clone();
+        let consumers = Vec::new();
         let key = self.data_producers.insert(DataProducer {
-            room: owner.room.clone(),
-            peer: owner.peer.clone(),
-            id: id.clone(),
-            transport: slot,
+            room,
+            peer,
+            id,
+            transport,
             sctp,
             label,
             protocol,
-            consumers: Vec::new(),
+            consumers,
+            span,
         });
-        self.peer_mut(owner)?.data_producers.insert(id.clone(), key);
-        self.wake_connection(now, slot);
-        Ok(Done::DataProducer { id })
+        self.peer_mut(owner)?.data_producers.insert(known, key);
+        Ok(key)
     }
 
     pub(super) fn consume_data(
@@ -136,6 +157,11 @@ impl Sfu {
         let found =
             self.data_producers.iter().find(|(_, it)| it.transport == slot && it.sctp.stream_id == stream_id);
         let Some((key, _)) = found else { return };
+        self.pass_message(now, key, binary, data);
+        self.export_message(key, binary, data);
+    }
+
+    pub(super) fn pass_message(&mut self, now: Instant, key: usize, binary: bool, data: &[u8]) {
         for consumer in self.data_producers[key].consumers.clone() {
             let (to, stream) =
                 (self.data_consumers[consumer].transport, self.data_consumers[consumer].stream_id);
@@ -173,6 +199,9 @@ impl Sfu {
 
     pub(super) fn close_data_producer(&mut self, now: Instant, key: usize, reset_stream: bool) {
         let Some(producer) = self.data_producers.try_remove(key) else { return };
+        if let Span::Exported { pipe, .. } | Span::Imported { pipe, .. } = producer.span {
+            self.pipes.remove(&pipe);
+        }
         for consumer in producer.consumers {
             self.close_data_consumer(now, consumer, true);
         }

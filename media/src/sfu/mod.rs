@@ -12,11 +12,12 @@ mod objects;
 mod rtcp;
 mod rtp;
 mod scores;
+mod span;
 mod stats;
 mod timers;
 mod watched;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ use crate::speaker::Election;
 use crate::stun::BindingRequest;
 use crate::transport::{SSRCS_MAX, Transport};
 use data::{DataConsumer, DataProducer};
+use span::Shared;
 use timers::Timers;
 
 /// How often a transport with producers looks after NACKs, keyframe requests and transport-cc feedback. mediasoup's NACK
@@ -77,6 +79,13 @@ pub enum Input<'a> {
     },
     /// Signaling wants something.
     Command(Command),
+    /// Another worker says something of a room that both have.
+    Piped {
+        /// Its number.
+        from: usize,
+        /// One parcel, its length left out.
+        parcel: &'a [u8],
+    },
     /// A TCP connection is over.
     TcpClosed(u64),
     /// The time that [`Output::Timeout`] named has come.
@@ -88,6 +97,13 @@ pub enum Input<'a> {
 pub enum Output<'a> {
     /// Send all of it, then clear it.
     Transmit(&'a mut Outbox),
+    /// For another worker: take all of it, then clear it.
+    Piped {
+        /// Its number.
+        to: usize,
+        /// Parcels with their lengths.
+        parcels: &'a mut Vec<u8>,
+    },
     /// For the hub.
     Message(FromMedia),
     /// Nothing more until then.
@@ -158,6 +174,10 @@ pub struct Sfu {
     messages: VecDeque<FromMedia>,
     counters: Counters,
     scratch: Vec<u8>,
+    /// What is shared with other workers, by its name in parcels.
+    pipes: HashMap<u64, Shared>,
+    /// What is to be said to them.
+    parcels: BTreeMap<usize, Vec<u8>>,
 }
 
 impl Sfu {
@@ -182,6 +202,8 @@ impl Sfu {
             messages: VecDeque::new(),
             counters: Counters::default(),
             scratch: Vec::new(),
+            pipes: HashMap::new(),
+            parcels: BTreeMap::new(),
         }
     }
 
@@ -202,7 +224,7 @@ impl Sfu {
     }
 
     /// Everything that is kept for somebody, by name: all of it 0 when nobody is there.
-    pub fn held(&self) -> [(&'static str, usize); 8] {
+    pub fn held(&self) -> [(&'static str, usize); 9] {
         [
             ("rooms", self.rooms.len()),
             ("transports", self.transports.len()),
@@ -212,6 +234,7 @@ impl Sfu {
             ("data consumers", self.data_consumers.len()),
             ("addresses", self.demux.len()),
             ("timers", self.timers.len()),
+            ("pipes", self.pipes.len()),
         ]
     }
 
@@ -239,6 +262,7 @@ impl Sfu {
         match input {
             Input::Datagram { source, data } => self.on_datagram(now, source, data),
             Input::Command(command) => self.on_command(now, command),
+            Input::Piped { from, parcel } => self.on_parcel(now, from, parcel),
             Input::TcpClosed(number) => self.on_tcp_closed(number),
             Input::Timeout => {}
         }
@@ -250,8 +274,11 @@ impl Sfu {
         if !self.outbox.is_empty() {
             return Output::Transmit(&mut self.outbox);
         }
-        match self.messages.pop_front() {
-            Some(message) => Output::Message(message),
+        if let Some(message) = self.messages.pop_front() {
+            return Output::Message(message);
+        }
+        match self.parcels.iter_mut().find(|(_, parcels)| !parcels.is_empty()) {
+            Some((to, parcels)) => Output::Piped { to: *to, parcels },
             None => Output::Timeout(self.timers.next()),
         }
     }

@@ -11,11 +11,11 @@ use super::Sfu;
 use super::control::{CONSUMERS_PER_PEER_MAX, Owner, PRODUCERS_PER_PEER_MAX};
 use crate::consumer::Consumer;
 use crate::ortc::{self, ConsumerIdentity};
-use crate::producer::Producer;
+use crate::producer::{Producer, Span};
 use crate::transport::{SSRCS_MAX, SourceRoute};
 
 /// Mapped SSRCs only fill a field of the consumable parameters: consumers have SSRCs of their own.
-const MAPPED_SSRC: u32 = 1;
+pub(super) const MAPPED_SSRC: u32 = 1;
 
 impl Sfu {
     pub(super) fn produce(
@@ -81,6 +81,11 @@ impl Sfu {
         paused: bool,
     ) -> Result<Done, MediaError> {
         let key = self.producer_of(owner, id)?;
+        self.set_paused(now, key, paused);
+        Ok(Done::Ok)
+    }
+
+    pub(super) fn set_paused(&mut self, now: Instant, key: usize, paused: bool) {
         let was = std::mem::replace(&mut self.producers[key].paused, paused);
         if was && !paused {
             for consumer in self.producers[key].consumers.clone() {
@@ -89,7 +94,6 @@ impl Sfu {
             }
             self.review_wanted(now, key);
         }
-        Ok(Done::Ok)
     }
 
     /// Closes a producer and its consumers, whose owners are told when `tell`.
@@ -99,6 +103,9 @@ impl Sfu {
             self.close_consumer(consumer, tell);
         }
         let Some(producer) = self.producers.try_remove(key) else { return };
+        if let Span::Exported { pipe, .. } | Span::Imported { pipe, .. } = producer.span {
+            self.pipes.remove(&pipe);
+        }
         if let Some(transport) = self.transports.get_mut(producer.transport) {
             transport.producers.retain(|it| *it != key);
             transport.sources.retain(|_, route| route.producer != key);

@@ -7,6 +7,7 @@ use common::rtp_parameters::MediaKind;
 
 use super::Sfu;
 use crate::feedback::{self, Item, ReportBlock};
+use crate::parcel::Saying;
 
 /// NACKs beyond so many sequence numbers per packet are a subscriber's trick, not a loss.
 const RETRANSMITTED_PER_NACK_MAX: usize = 256;
@@ -27,9 +28,12 @@ impl Sfu {
     fn on_rtcp_item(&mut self, now: Instant, slot: usize, item: Item<'_>) {
         match item {
             Item::SenderReport { ssrc, ntp, timestamp } => {
-                if let Some(route) = self.transports[slot].sources.get(&ssrc).filter(|route| !route.rtx) {
+                let route = self.transports[slot].sources.get(&ssrc).copied();
+                if let Some(route) = route.filter(|route| !route.rtx) {
                     let encoding = &mut self.producers[route.producer].encodings[route.encoding];
                     encoding.reception.on_sender_report(now, ntp, timestamp);
+                    let encoding = route.encoding;
+                    self.export(route.producer, &Saying::SenderReport { encoding, ntp, timestamp });
                 }
             }
             Item::Report(block) => self.on_report(now, slot, &block),
@@ -72,10 +76,17 @@ impl Sfu {
         let Some(consumer) = self.consumers.get(consumer) else { return };
         let encoding = consumer.selector.target().or(consumer.selector.current());
         let Some(encoding) = encoding.filter(|_| consumer.takes()) else { return };
-        let producer = consumer.producer;
+        self.request_keyframe(now, consumer.producer, encoding);
+    }
+
+    /// Asks a producer, or the worker that has it.
+    pub(super) fn request_keyframe(&mut self, now: Instant, producer: usize, encoding: usize) {
         let known = &mut self.producers[producer];
         if known.kind != MediaKind::Video || known.paused {
             return;
+        }
+        if known.is_imported() {
+            return self.request_keyframe_afar(now, producer, encoding);
         }
         // Before the first packet of a simulcast layer its SSRC is unknown; the request waits for a tick.
         if let Some(wanted) = known.encodings.get_mut(encoding)

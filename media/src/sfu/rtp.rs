@@ -12,7 +12,8 @@ use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
 use crate::estimate::Estimator;
 use crate::outbox::Outbox;
-use crate::producer::Producer;
+use crate::parcel::{PlainPacket, Saying};
+use crate::producer::{Producer, Span};
 use crate::rewrite::{Gap, Numbers};
 use crate::rtp::{
     self, Extensions, HEADER_LEN_MAX, HeaderExtensions, HeaderFields, RtpHeader, abs_send_time,
@@ -65,7 +66,7 @@ impl Sfu {
             arrivals.record(now, u16::from_be_bytes([high, low]), header.ssrc);
         }
         let mut payload = header.payload(packet);
-        let encoding = &mut producer.encodings[route.encoding];
+        let encoding = &producer.encodings[route.encoding];
         let mut sequence = opened.index;
         if route.rtx && !producer.nack {
             // Nothing was asked for, and without a store a repetition could not be told.
@@ -82,30 +83,48 @@ impl Sfu {
             let Some(original) = rtp::extend_sequence(newest, u16::from_be_bytes(*original)) else { return };
             sequence = original;
             payload = rest;
+            if payload.is_empty() {
+                return;
+            }
         }
+        let plain = PlainPacket {
+            encoding: route.encoding,
+            sequence,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            payload,
+            extensions: header.extensions,
+        };
+        self.on_plain(now, route.producer, &plain);
+    }
+
+    /// A packet of a producer, ours or another worker's.
+    pub(super) fn on_plain(&mut self, now: Instant, key: usize, plain: &PlainPacket<'_>) {
+        let PlainPacket { sequence, timestamp, marker, payload, extensions, .. } = *plain;
+        let producer = &mut self.producers[key];
+        let Some(encoding) = producer.encodings.get_mut(plain.encoding) else { return };
+        let arrival = ticks(now, self.start, producer.clock_rate_hz);
+        // What another worker misses is asked for there.
+        let asks = producer.nack && !matches!(producer.span, Span::Imported { .. });
         if payload.is_empty() {
             // Padding only: it counts as received, and closes no consumer's gap.
-            if !route.rtx {
-                let arrival = ticks(now, self.start, producer.clock_rate_hz);
-                encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
-                self.skip_everywhere(route, sequence);
-            }
-            return;
+            encoding.reception.on_packet(now, sequence, timestamp, arrival, asks);
+            self.skip_everywhere(key, plain.encoding, sequence);
+            return self.export(key, &Saying::Packet(*plain));
         }
         let mut frame = codec::inspect(producer.codec, payload);
-        if let Some(descriptor) = producer.extensions.dependencies.and_then(|id| header.extensions.find(id)) {
+        if let Some(descriptor) = producer.extensions.dependencies.and_then(|id| extensions.find(id)) {
             let newest = encoding.reception.newest().is_none_or(|newest| sequence > newest);
             codec::describe(&mut frame, descriptor, &mut encoding.structure, newest);
         }
-        if producer.nack && !encoding.store.keep(sequence, header.timestamp, header.marker, frame, payload) {
+        if producer.nack && !encoding.store.keep(sequence, timestamp, marker, frame, payload) {
             return;
         }
-        let arrival = ticks(now, self.start, producer.clock_rate_hz);
         let returns = encoding.reception.last_heard.is_some() && !encoding.flows(now);
         if returns {
             encoding.rates.resume();
         }
-        encoding.reception.on_packet(now, sequence, header.timestamp, arrival, producer.nack);
+        encoding.reception.on_packet(now, sequence, timestamp, arrival, asks);
         encoding.reception.octets += payload.len() as u64;
         encoding.layers.note(&frame);
         encoding.rates.note(now, (frame.spatial, frame.temporal), payload.len());
@@ -117,26 +136,19 @@ impl Sfu {
             return;
         }
         if let Some(id) = producer.extensions.audio_level
-            && let Some(&[level, ..]) = header.extensions.find(id)
+            && let Some(&[level, ..]) = extensions.find(id)
         {
             producer.voice.hear(level);
         }
         if returns && producer.encodings.len() > 1 {
-            self.encoding_returns(now, route.producer, route.encoding, frame.keyframe);
+            self.encoding_returns(now, key, plain.encoding, frame.keyframe);
         }
-        let incoming = Incoming {
-            encoding: route.encoding,
-            sequence,
-            newest,
-            timestamp: header.timestamp,
-            marker: header.marker,
-            payload,
-            extensions: header.extensions,
-            frame,
-        };
+        let encoding = plain.encoding;
+        let incoming = Incoming { encoding, sequence, newest, timestamp, marker, payload, extensions, frame };
+        self.export(key, &Saying::Packet(*plain));
         let send_time = abs_send_time(self.unix_start + now.saturating_duration_since(self.start));
         let Self { producers, consumers, transports, outbox, counters, timers, .. } = self;
-        let producer = &producers[route.producer];
+        let producer = &producers[key];
         for key in &producer.consumers {
             let consumer = &mut consumers[*key];
             if consumer.takes() {
@@ -156,10 +168,10 @@ impl Sfu {
         }
     }
 
-    fn skip_everywhere(&mut self, route: SourceRoute, sequence: u64) {
-        for key in &self.producers[route.producer].consumers {
+    fn skip_everywhere(&mut self, producer: usize, encoding: usize, sequence: u64) {
+        for key in &self.producers[producer].consumers {
             let consumer = &mut self.consumers[*key];
-            if consumer.selector.current() == Some(route.encoding) {
+            if consumer.selector.current() == Some(encoding) {
                 consumer.rewriter.skip(sequence, &Frame::default());
             }
         }

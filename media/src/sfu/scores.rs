@@ -7,6 +7,7 @@ use common::ids::PeerId;
 use common::rtp_parameters::MediaKind;
 
 use super::Sfu;
+use crate::parcel::Saying;
 
 /// 10 is everything, 0 nothing; `fraction_lost` is of 256 (RFC 3550 §6.4.1). Any loss costs a point.
 fn score(fraction_lost: u8) -> u8 {
@@ -28,6 +29,11 @@ impl Sfu {
                     encoding.score = 0;
                 }
             }
+            for encoding in 0..self.producers[key].encodings.len() {
+                let score = self.producers[key].encodings[encoding].score;
+                self.export(key, &Saying::Score { encoding, score });
+            }
+            let producer = &mut self.producers[key];
             if producer.encodings.iter().all(|encoding| encoding.told_score == Some(encoding.score)) {
                 continue;
             }

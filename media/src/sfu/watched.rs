@@ -16,6 +16,10 @@ impl Sfu {
         let Some(top) = producer.encodings.len().checked_sub(1).filter(|top| *top > 0) else { return };
         let running = producer.consumers.iter().map(|key| &self.consumers[*key]).filter(|it| !it.paused);
         let wanted = running.map(|consumer| usize::from(consumer.preferred.0).min(top)).max();
+        if producer.is_imported() {
+            return self.tell_wanted_afar(key, wanted.unwrap_or(0));
+        }
+        let wanted = wanted.max(producer.span.wanted().map(|wanted| wanted.min(top)));
         if let Some(spatial) = producer.wanted.review(now, wanted.unwrap_or(0) as u8) {
             let (room, peer, id) = (producer.room.clone(), producer.peer.clone(), producer.id.clone());
             tracing::debug!(producer = %id, spatial, "layers wanted");
@@ -28,6 +32,7 @@ impl Sfu {
     pub(super) fn encoding_returns(&mut self, now: Instant, key: usize, encoding: usize, is_keyframe: bool) {
         let producer = &mut self.producers[key];
         producer.encodings[encoding].keyframes = KeyframeRequests::default();
+        producer.encodings[encoding].asked_afar = None;
         for consumer in producer.consumers.clone() {
             let flows = self.producers[key].encodings.iter().map(|it| it.flows(now));
             let chosen = &mut self.consumers[consumer].selector;

@@ -11,6 +11,7 @@ mod links;
 mod net;
 mod packet_path;
 mod scores;
+mod span;
 mod wanted;
 
 use std::time::Duration;

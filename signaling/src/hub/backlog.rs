@@ -1,9 +1,9 @@
 //! Commands that a media worker's full queue must not swallow: what has left here must leave the SFU too.
 //!
 //! A request that finds the queue full is answered `overloaded`, and its client may ask again. Nobody would ask again for
-//! the removal of a peer that is gone, so it waits here and is offered again, in order. Meanwhile nothing else goes to that
-//! worker: a peer that joins again would overtake its own removal. That bounds what waits, too: each entry is of a peer or
-//! a room that was there before the queue was full.
+//! the removal of a peer that is gone, so it waits here and is offered again, in order; so does what keeps a room together that
+//! spans workers. Meanwhile nothing else goes to that worker: a peer that joins again would overtake its own removal. That bounds
+//! what waits, too: each entry is of a peer, a room or something published that was there before the queue was full.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -33,7 +33,16 @@ impl Backlog {
 
 /// Whether nobody would ask for it again.
 fn must_arrive(action: &Action) -> bool {
-    matches!(action, Action::CloseRoom | Action::RemovePeer)
+    matches!(
+        action,
+        Action::CloseRoom
+            | Action::RemovePeer
+            | Action::Export { .. }
+            | Action::EndExport { .. }
+            | Action::Import { .. }
+            | Action::PauseImport { .. }
+            | Action::CloseImport { .. }
+    )
 }
 
 impl Hub {
@@ -46,6 +55,14 @@ impl Hub {
             self.timers.insert((self.now + RETRY_AFTER, Timer::Retry(worker)));
         }
         let waiting = self.backlog.0.entry(worker).or_default();
+        if let Action::PauseImport { producer, .. } = &command.action {
+            // Only the last word counts, and publishers may change their minds often.
+            let same = |earlier: &Command| matches!(&earlier.action, Action::PauseImport { producer: of, .. } if of == producer);
+            for earlier in waiting.iter().filter(|earlier| same(earlier)) {
+                self.pending.remove(&earlier.token);
+            }
+            waiting.retain(|earlier| !same(earlier));
+        }
         if command.action == Action::CloseRoom {
             // It takes the room's peers along.
             for removal in waiting.iter().filter(|earlier| earlier.room == command.room) {

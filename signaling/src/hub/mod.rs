@@ -65,6 +65,8 @@ pub struct Hub {
     refusals: Refusals,
     joins: BTreeMap<UserId, VecDeque<Instant>>,
     next_token: Token,
+    /// What workers of one room call what they share.
+    next_pipe: u64,
     timers: BTreeSet<(Instant, Timer)>,
     outputs: VecDeque<Output>,
 }
@@ -117,6 +119,7 @@ impl Hub {
             refusals: Refusals::default(),
             joins: BTreeMap::new(),
             next_token: 0,
+            next_pipe: 0,
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
         }

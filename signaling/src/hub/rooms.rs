@@ -9,12 +9,13 @@ mod membership;
 mod moderation;
 mod news;
 mod requests;
+mod span;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Action, Command, Done, MediaError, StatsOf, Token};
 use common::ids::{DataProducerId, PeerId, ProducerId, RoomId, SessionId, TransportId, UserId};
-use common::rtp_parameters::{MediaKind, RtpCapabilities};
+use common::rtp_parameters::{MediaKind, RtpCapabilities, RtpParameters, SctpStreamParameters};
 use serde_json::{Value, json};
 
 use super::quality::PeerQuality;
@@ -30,7 +31,10 @@ const PENDING_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Room {
-    worker: usize,
+    /// The workers that have been asked to open it and not to close it; its peers are spread over them.
+    workers: BTreeSet<usize>,
+    /// As whoever opened it wanted.
+    codecs: Option<Vec<String>>,
     max_peers: usize,
     e2ee: bool,
     capabilities: Option<RtpCapabilities>,
@@ -44,6 +48,8 @@ pub(super) struct Room {
 #[derive(Debug)]
 struct Member {
     session: SessionId,
+    /// Where its transports are.
+    worker: usize,
     name: String,
     quality: PeerQuality,
     /// Media has taken it in. Until then nobody is told of it, and it is told of nobody.
@@ -55,7 +61,10 @@ struct Member {
 #[derive(Debug, Clone)]
 pub(super) struct Published {
     peer: PeerId,
+    pipe: Pipe,
     kind: MediaKind,
+    /// As the publisher described it, for other workers.
+    rtp: RtpParameters,
     source: String,
     paused: bool,
     app_data: Value,
@@ -64,9 +73,18 @@ pub(super) struct Published {
 #[derive(Debug, Clone)]
 pub(super) struct PublishedData {
     peer: PeerId,
+    pipe: Pipe,
+    sctp: SctpStreamParameters,
     label: String,
     protocol: String,
     app_data: Value,
+}
+
+/// Which workers have what is published on another one, and what they call it among themselves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pipe {
+    name: Option<u64>,
+    to: BTreeSet<usize>,
 }
 
 /// What a command's answer is for.
@@ -85,8 +103,8 @@ pub(super) enum Pending {
 pub(super) enum Then {
     Nothing,
     Joined,
-    Published(Published),
-    PublishedData(PublishedData),
+    Published(Box<Published>),
+    PublishedData(Box<PublishedData>),
     Paused(ProducerId, bool),
     Unpublished(ProducerId),
     UnpublishedData(DataProducerId),
@@ -103,6 +121,11 @@ fn forbidden() -> Refusal {
 }
 
 impl Room {
+    /// The worker that speaks for the room, of those on which somebody is.
+    fn home(&self) -> Option<usize> {
+        self.peers.values().map(|member| member.worker).min()
+    }
+
     fn producers_json(&self, but: &PeerId) -> Vec<Value> {
         let others = self.producers.iter().filter(|(_, published)| published.peer != *but);
         others.map(|(id, published)| published.json(id)).collect()
@@ -154,7 +177,8 @@ impl Hub {
     }
 
     fn command(&mut self, room: &RoomId, peer: &PeerId, action: Action, pending: Pending) {
-        let Some(worker) = self.rooms.get(room).map(|room| room.worker) else { return };
+        let member = self.rooms.get(room).and_then(|room| room.peers.get(peer));
+        let Some(worker) = member.map(|member| member.worker) else { return };
         self.command_to(worker, room, peer, action, pending);
     }
 

@@ -11,3 +11,4 @@ mod rooms;
 mod scene;
 mod script;
 mod sessions;
+mod span;

@@ -149,6 +149,7 @@ impl Scene {
             match self.sfu.poll_output() {
                 SfuOutput::Message(message) => news.push(message),
                 SfuOutput::Transmit(outbox) => outbox.clear(),
+                SfuOutput::Piped { .. } => unreachable!("there is one worker"),
                 SfuOutput::Timeout(_) => return news,
             }
         }

@@ -21,8 +21,12 @@ pub struct World {
     pub media_answers: bool,
     /// While it is on, the worker's queue takes nothing.
     pub queue_full: bool,
+    /// Or only that of this worker.
+    pub full_worker: Option<usize>,
     /// Who is in which room of the SFU, by the commands that it has got.
     pub sfu: BTreeMap<RoomId, BTreeSet<PeerId>>,
+    /// What has left the hub for which worker.
+    pub commands: Vec<(usize, Command)>,
     /// Which worker was last asked for something of each room.
     workers: BTreeMap<RoomId, usize>,
     /// What `OpenRoom` is answered when it is refused.
@@ -58,7 +62,9 @@ impl World {
             media: Vec::new(),
             media_answers: true,
             queue_full: false,
+            full_worker: None,
             sfu: BTreeMap::new(),
+            commands: Vec::new(),
             workers: BTreeMap::new(),
             refuse_rooms: None,
             records: Vec::new(),
@@ -90,11 +96,12 @@ impl World {
                     self.closed.push((conn.0, code));
                     self.alive.retain(|alive| *alive != conn.0);
                 }
-                Output::Media { worker, command } if self.queue_full => {
+                Output::Media { worker, command } if self.queue_full || self.full_worker == Some(worker) => {
                     self.hub.handle_input(self.now, Input::WorkerQueueFull { worker, command });
                 }
                 Output::Media { worker, command } => {
                     self.workers.insert(command.room.clone(), worker);
+                    self.commands.push((worker, command.clone()));
                     self.enters_the_sfu(&command);
                     self.media.push(command);
                 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use media::ice::Via;
+use media::parcel::{self, LENGTH_BYTES};
 use turn::relay as relay_core;
 
 use super::relaying::{GREEDY, GREEDY_DELAY};
@@ -33,9 +34,22 @@ impl World {
                 _ => self.send_down(from, to.addr, data),
             }
         }
+        self.carry(index);
         for message in messages {
             let due = self.now + HOP;
             self.at(due, Event::FromMedia { worker: index, message });
+        }
+    }
+
+    /// What a worker has said to others, each of which may have no room for it.
+    fn carry(&mut self, from: usize) {
+        for (to, parcels) in std::mem::take(&mut self.node.workers[from].said) {
+            let mut rest = &parcels[..];
+            while let Some((parcel, behind)) = parcel::first(rest) {
+                let said = ForWorker::Parcel(from, parcel[LENGTH_BYTES..].to_vec());
+                self.node.workers[to].datagram(said);
+                rest = behind;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! A client of the SFU, made of `media`'s own DTLS and SRTP, and the world that joins clients and core.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,7 @@ pub struct World {
     token: u64,
     consent: bool,
     next_check: Instant,
+    parcels: Vec<(usize, Vec<u8>)>,
 }
 
 fn room() -> RoomId {
@@ -56,9 +58,13 @@ fn room() -> RoomId {
 
 impl World {
     pub fn new() -> Self {
+        Self::of_worker(1)
+    }
+
+    pub fn of_worker(worker: u8) -> Self {
         let now = Instant::now();
         let config = SfuConfig {
-            worker: 1,
+            worker,
             announced: "192.0.2.1:44444".parse().expect("an address"),
             tcp: true,
             codecs: ["opus", "VP8", "H264", "VP9"].map(Into::into).to_vec(),
@@ -73,6 +79,7 @@ impl World {
             token: 0,
             consent: true,
             next_check: now,
+            parcels: Vec::new(),
         };
         let Done::Room { capabilities } = world.done("alice", Action::OpenRoom { codecs: None }) else {
             panic!("a room")
@@ -190,6 +197,7 @@ impl World {
                     Output::Message(FromMedia::Load { .. } | FromMedia::Lost) => {
                         unreachable!("only the shell tells of its load and its end")
                     }
+                    Output::Piped { to, parcels } => self.parcels.push((to, std::mem::take(parcels))),
                     Output::Timeout(_) => break,
                 }
             }
@@ -213,6 +221,21 @@ impl World {
                 self.sfu.handle_input(self.now, Input::Datagram { source, data: &mut data });
             }
         }
+    }
+
+    /// What it says to other workers, with their numbers.
+    pub fn parcels(&mut self) -> Vec<(usize, Vec<u8>)> {
+        std::mem::take(&mut self.parcels)
+    }
+
+    /// Another worker says something.
+    pub fn hear(&mut self, from: usize, parcel: &[u8]) {
+        self.sfu.handle_input(self.now, Input::Piped { from, parcel });
+        assert!(self.drain().is_none());
+    }
+
+    pub fn held(&self) -> BTreeMap<&'static str, usize> {
+        self.sfu.held().into()
     }
 
     pub fn pass(&mut self, time: Duration) {

@@ -27,9 +27,10 @@ pub(super) fn action_of(request: RoomRequest, peer: &PeerId) -> Result<(Action, 
         }
         RoomRequest::Produce { transport_id, kind, rtp_parameters, source, paused, app_data } => {
             let app_data = bounded(app_data, [&source, ""])?;
-            let published = Published { peer: peer.clone(), kind, source, paused, app_data };
+            let (peer, pipe, rtp) = (peer.clone(), Pipe::default(), rtp_parameters.clone());
+            let published = Published { peer, pipe, kind, rtp, source, paused, app_data };
             let action = Action::Produce { transport: transport_id, kind, rtp: rtp_parameters, paused };
-            Ok((action, Then::Published(published)))
+            Ok((action, Then::Published(Box::new(published))))
         }
         RoomRequest::PauseProducer { producer_id } => {
             Ok((Action::PauseProducer { producer: producer_id.clone() }, Then::Paused(producer_id, true)))
@@ -66,15 +67,16 @@ pub(super) fn action_of(request: RoomRequest, peer: &PeerId) -> Result<(Action, 
         RoomRequest::ProduceData { transport_id, sctp_stream_parameters, label, protocol, app_data } => {
             let app_data = bounded(app_data, [&label, &protocol])?;
             let (of_label, of_protocol) = (label.clone(), protocol.clone());
+            let (peer, pipe, sctp) = (peer.clone(), Pipe::default(), sctp_stream_parameters.clone());
             let published =
-                PublishedData { peer: peer.clone(), label: of_label, protocol: of_protocol, app_data };
+                PublishedData { peer, pipe, sctp, label: of_label, protocol: of_protocol, app_data };
             let action = Action::ProduceData {
                 transport: transport_id,
                 sctp: sctp_stream_parameters,
                 label,
                 protocol,
             };
-            Ok((action, Then::PublishedData(published)))
+            Ok((action, Then::PublishedData(Box::new(published))))
         }
         RoomRequest::ConsumeData { transport_id, data_producer_id } => {
             plain(Action::ConsumeData { transport: transport_id, data_producer: data_producer_id })

@@ -35,18 +35,20 @@ impl Hub {
         }
         self.placement.joins(worker, self.now);
         self.leave_room(session, "left");
-        let codecs = create.as_ref().and_then(|create| create.codecs.clone());
         if !self.rooms.contains_key(&id) {
-            self.open_room(id.clone(), worker, create);
+            self.open_room(id.clone(), create);
         }
         let name = name.or(claims.name).unwrap_or_else(|| claims.sub.to_string());
         let name: String = name.chars().take(TEXT_BYTES_MAX / 2).collect();
         let Some(room) = self.rooms.get_mut(&id) else { return Ok(()) };
         let peer = free_peer_id(&room.peers, &claims.sub)?;
+        room.workers.insert(worker);
+        let codecs = room.codecs.clone();
         room.peers.insert(
             peer.clone(),
             Member {
                 session: session.clone(),
+                worker,
                 name,
                 quality: PeerQuality::default(),
                 joined: false,
@@ -80,26 +82,26 @@ impl Hub {
         Ok(())
     }
 
-    /// Where the room is, or the worker that is least busy; none that is held back.
+    /// Where a newcomer of this room is to be; none that is held back.
     fn worker_for(&mut self, id: &RoomId) -> Option<usize> {
-        let backlog = &self.backlog;
-        let takes = |worker: usize| !backlog.holds_back(worker);
-        if let Some(room) = self.rooms.get(id) {
-            return Some(room.worker).filter(|worker| takes(*worker));
-        }
         let mut peers = vec![0; self.config.workers];
-        for room in self.rooms.values() {
-            if let Some(peers) = peers.get_mut(room.worker) {
-                *peers += room.peers.len();
+        for member in self.rooms.values().flat_map(|room| room.peers.values()) {
+            if let Some(peers) = peers.get_mut(member.worker) {
+                *peers += 1;
             }
         }
-        self.placement.least_busy(self.now, &peers, takes)
+        let backlog = &self.backlog;
+        let takes = |worker: usize| !backlog.holds_back(worker);
+        let of_room = self.rooms.get(id).into_iter().flat_map(|room| room.peers.values());
+        let present: BTreeSet<usize> = of_room.map(|member| member.worker).collect();
+        self.placement.choose(self.now, &peers, &present, takes)
     }
 
-    fn open_room(&mut self, id: RoomId, worker: usize, create: Option<CreateRoom>) {
+    fn open_room(&mut self, id: RoomId, create: Option<CreateRoom>) {
         let asked = create.as_ref().and_then(|create| create.max_peers).unwrap_or(usize::MAX);
         let room = Room {
-            worker,
+            workers: BTreeSet::new(),
+            codecs: create.as_ref().and_then(|create| create.codecs.clone()),
             max_peers: asked.min(self.config.max_peers_per_room).max(1),
             e2ee: create.is_some_and(|create| create.e2ee),
             capabilities: None,
@@ -121,30 +123,47 @@ impl Hub {
     }
 
     pub(super) fn remove_peer(&mut self, id: &RoomId, peer: &PeerId, reason: &str) {
-        let Some(room) = self.rooms.get_mut(id) else { return };
-        let Some(member) = room.peers.remove(peer) else { return };
-        let closed: Vec<ProducerId> =
-            room.producers.iter().filter(|(_, of)| of.peer == *peer).map(|(id, _)| id.clone()).collect();
-        room.producers.retain(|_, published| published.peer != *peer);
-        let data: Vec<DataProducerId> =
-            room.data_producers.iter().filter(|(_, of)| of.peer == *peer).map(|(id, _)| id.clone()).collect();
-        room.data_producers.retain(|_, published| published.peer != *peer);
-        let (worker, empty) = (room.worker, room.peers.is_empty());
-        self.give_up_pending(id, Some(peer));
+        let member = self.rooms.get_mut(id).and_then(|room| room.peers.remove(peer));
+        if let Some(member) = member {
+            self.give_up_pending(id, Some(peer));
+            self.forget_peer(id, peer, &member, reason);
+        }
+    }
+
+    /// Takes along what a peer that has left the room published.
+    pub(super) fn forget_peer(&mut self, id: &RoomId, peer: &PeerId, member: &Member, reason: &str) {
         if let Some(session) = self.sessions.get_mut(&member.session) {
             session.room = None;
         }
-        if empty {
-            self.rooms.remove(id);
-            return self.command_to(worker, id, peer, Action::CloseRoom, Pending::Nothing);
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        let mut workers = BTreeSet::from([member.worker]);
+        let (mut closed, mut data) = (Vec::new(), Vec::new());
+        room.producers.retain(|producer, published| {
+            let theirs = published.peer == *peer;
+            if theirs {
+                closed.push(producer.clone());
+                workers.extend(&published.pipe.to);
+            }
+            !theirs
+        });
+        room.data_producers.retain(|producer, published| {
+            let theirs = published.peer == *peer;
+            if theirs {
+                data.push(producer.clone());
+                workers.extend(&published.pipe.to);
+            }
+            !theirs
+        });
+        if room.peers.is_empty() {
+            return self.end_room(id, peer);
         }
-        self.command_to(worker, id, peer, Action::RemovePeer, Pending::Nothing);
+        for worker in workers {
+            self.command_to(worker, id, peer, Action::RemovePeer, Pending::Nothing);
+        }
+        self.leave_workers(id, peer);
         for producer in closed {
-            self.notify(
-                id,
-                None,
-                &json!({ "type": "producer-closed", "producerId": producer, "peerId": peer }),
-            );
+            let told = json!({ "type": "producer-closed", "producerId": producer, "peerId": peer });
+            self.notify(id, None, &told);
         }
         for producer in data {
             let told = json!({ "type": "data-producer-closed", "dataProducerId": producer, "peerId": peer });
@@ -157,7 +176,7 @@ impl Hub {
 
     /// What was asked for a peer that has left (`None`: for everybody in the room) is answered now. Media's reply comes to
     /// nothing: what it would tell of has gone with the peer, who may be back under the same id by then.
-    fn give_up_pending(&mut self, id: &RoomId, left: Option<&PeerId>) {
+    pub(super) fn give_up_pending(&mut self, id: &RoomId, left: Option<&PeerId>) {
         let concerned = |pending: &Pending| {
             matches!(pending, Pending::Request { room, peer, .. }
                 if room == id && left.is_none_or(|left| peer == left))
@@ -179,39 +198,25 @@ impl Hub {
 
     pub(super) fn close_room(&mut self, id: &RoomId, reason: &str) {
         self.notify(id, None, &json!({ "type": "room-closed", "reason": reason }));
-        self.end_room(id);
-    }
-
-    /// The room's worker has failed. Everybody is told of what was lost: the transports, or the room itself where there were
-    /// none yet.
-    pub(super) fn lose_room(&mut self, id: &RoomId) {
         let Some(room) = self.rooms.get_mut(id) else { return };
-        let joined = room.peers.values_mut().filter(|member| member.joined);
-        let lost: Vec<(SessionId, BTreeSet<TransportId>)> =
-            joined.map(|member| (member.session.clone(), std::mem::take(&mut member.transports))).collect();
-        for (session, transports) in lost {
-            if transports.is_empty() {
-                self.send(&session, &json!({ "type": "room-closed", "reason": "failed" }));
-            }
-            for id in transports {
-                let told =
-                    json!({ "type": "transport-closed", "transportId": id, "reason": "worker-failed" });
-                self.send(&session, &told);
-            }
-        }
-        self.end_room(id);
-    }
-
-    fn end_room(&mut self, id: &RoomId) {
-        let Some(room) = self.rooms.remove(id) else { return };
+        let members = std::mem::take(&mut room.peers);
         self.give_up_pending(id, None);
-        for member in room.peers.values() {
+        for member in members.values() {
             if let Some(session) = self.sessions.get_mut(&member.session) {
                 session.room = None;
             }
         }
-        if let Some(peer) = room.peers.keys().next() {
-            self.command_to(room.worker, id, peer, Action::CloseRoom, Pending::Nothing);
+        match members.keys().next() {
+            Some(peer) => self.end_room(id, peer),
+            None => _ = self.rooms.remove(id),
+        }
+    }
+
+    /// Nobody is in the room any more. `peer` fills the place of somebody who asks.
+    fn end_room(&mut self, id: &RoomId, peer: &PeerId) {
+        let Some(room) = self.rooms.remove(id) else { return };
+        for worker in room.workers {
+            self.command_to(worker, id, peer, Action::CloseRoom, Pending::Nothing);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What media says: its replies become answers and changes of the room, its events notifications (`docs/protocol.md` §3).
 
-use common::control::{Event, EventKind, FromMedia};
+use common::control::{Event, EventKind, FromMedia, PublishedId};
 
 use super::*;
 use crate::hub::quality;
@@ -10,7 +10,10 @@ impl Hub {
         match message {
             FromMedia::Reply(reply) => self.reply(reply.token, reply.result),
             FromMedia::Event(event) => {
-                if self.rooms.get(&event.room).is_some_and(|room| room.worker == worker) {
+                let Some(room) = self.rooms.get(&event.room) else { return };
+                // Every worker of a room elects a speaker among those whom it hears.
+                let is_for_all = matches!(event.kind, EventKind::ActiveSpeaker(_));
+                if room.workers.contains(&worker) && (!is_for_all || room.home() == Some(worker)) {
                     self.event(event);
                 }
             }
@@ -25,10 +28,10 @@ impl Hub {
     /// All rooms of a worker are gone. What it has not answered will not be; what still waits in its queue will, and comes
     /// to nothing.
     fn worker_lost(&mut self, worker: usize) {
-        let lost: Vec<RoomId> =
-            self.rooms.iter().filter(|(_, room)| room.worker == worker).map(|(id, _)| id.clone()).collect();
+        let on_it = self.rooms.iter().filter(|(_, room)| room.workers.contains(&worker));
+        let lost: Vec<RoomId> = on_it.map(|(id, _)| id.clone()).collect();
         for id in &lost {
-            self.lose_room(id);
+            self.lose_members(id, worker);
         }
         let rooms = &self.rooms;
         self.pending.retain(|_, pending| match pending {
@@ -71,7 +74,7 @@ impl Hub {
                     let mut told = published.json(id);
                     told["type"] = json!("new-producer");
                     if let Some(room) = self.rooms.get_mut(room) {
-                        room.producers.insert(id.clone(), published);
+                        room.producers.insert(id.clone(), *published);
                     }
                     self.notify(room, Some(peer), &told);
                 }
@@ -81,7 +84,7 @@ impl Hub {
                     let mut told = published.json(id);
                     told["type"] = json!("new-data-producer");
                     if let Some(room) = self.rooms.get_mut(room) {
-                        room.data_producers.insert(id.clone(), published);
+                        room.data_producers.insert(id.clone(), *published);
                     }
                     self.notify(room, Some(peer), &told);
                 }
@@ -122,18 +125,26 @@ impl Hub {
         let Some(published) = entry else { return };
         published.paused = paused;
         let kind = if paused { "producer-paused" } else { "producer-resumed" };
+        let workers = published.pipe.to.clone();
         self.notify(room, Some(peer), &json!({ "type": kind, "producerId": producer, "peerId": peer }));
+        for worker in workers {
+            let action = Action::PauseImport { producer: producer.clone(), paused };
+            self.command_to(worker, room, peer, action, Pending::Nothing);
+        }
     }
 
     fn unpublished(&mut self, id: &RoomId, peer: &PeerId, producer: &ProducerId) {
-        if self.rooms.get_mut(id).and_then(|room| room.producers.remove(producer)).is_some() {
+        if let Some(published) = self.rooms.get_mut(id).and_then(|room| room.producers.remove(producer)) {
+            self.take_back(id, peer, &PublishedId::Media(producer.clone()), &published.pipe);
             let told = json!({ "type": "producer-closed", "producerId": producer, "peerId": peer });
             self.notify(id, Some(peer), &told);
         }
     }
 
     fn unpublished_data(&mut self, id: &RoomId, peer: &PeerId, producer: &DataProducerId) {
-        if self.rooms.get_mut(id).and_then(|room| room.data_producers.remove(producer)).is_some() {
+        if let Some(published) = self.rooms.get_mut(id).and_then(|room| room.data_producers.remove(producer))
+        {
+            self.take_back(id, peer, &PublishedId::Data(producer.clone()), &published.pipe);
             let told = json!({ "type": "data-producer-closed", "dataProducerId": producer, "peerId": peer });
             self.notify(id, Some(peer), &told);
         }

@@ -1,5 +1,7 @@
 //! Requests of clients: who may ask, what is answered here, and what media is asked (`docs/protocol.md` §3).
 
+use common::control::PublishedId;
+
 use super::*;
 
 impl Hub {
@@ -85,6 +87,15 @@ impl Hub {
             return Err(forbidden());
         }
         let (action, then) = actions::action_of(request, &peer)?;
+        match &action {
+            Action::Consume { producer, .. } => {
+                self.bring(&room, &peer, PublishedId::Media(producer.clone()));
+            }
+            Action::ConsumeData { data_producer, .. } => {
+                self.bring(&room, &peer, PublishedId::Data(data_producer.clone()));
+            }
+            _ => {}
+        }
         let pending = Pending::Request {
             session: session.clone(),
             room: room.clone(),
