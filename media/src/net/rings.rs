@@ -10,9 +10,12 @@ use tokio::sync::Notify;
 
 use crate::parcel::{self, LENGTH_BYTES};
 
-/// A quarter of a second of 28 publishers at 1.2 Mb/s; more than the longest data message. Memory that was never used costs
-/// nothing.
-const RING_BYTES: usize = 1 << 20;
+/// Of one ring: a quarter of a second of 28 publishers at 1.2 Mb/s, and more than the longest data message.
+const RING_BYTES_MAX: usize = 1 << 20;
+/// Of one ring among very many workers: some packets.
+const RING_BYTES_MIN: usize = 1 << 12;
+/// Of all rings together, as addresses: what was never written to takes no memory.
+const MESH_BYTES: usize = 1 << 30;
 /// Parcels taken from one ring before the other inputs get their turn.
 const TAKEN_PER_TURN: usize = 256;
 
@@ -35,6 +38,7 @@ struct Outgoing {
 impl Rings {
     /// Those of all workers, in the order of their numbers.
     pub(super) fn mesh(workers: usize) -> Vec<Self> {
+        let ring_bytes = ring_bytes(workers);
         let news: Vec<Arc<Notify>> = (0..workers).map(|_| Arc::default()).collect();
         let mut mesh: Vec<Self> = news
             .iter()
@@ -48,7 +52,7 @@ impl Rings {
             .collect();
         for from in 0..workers {
             for to in 0..workers {
-                let between = (from != to).then(|| RingBuffer::new(RING_BYTES));
+                let between = (from != to).then(|| RingBuffer::new(ring_bytes));
                 let (outgoing, incoming) = between.unzip();
                 let outgoing = outgoing.map(|ring| Outgoing { ring, news: Arc::clone(&news[to]) });
                 mesh[from].outgoing.push(outgoing);
@@ -93,6 +97,11 @@ impl Rings {
     }
 }
 
+fn ring_bytes(workers: usize) -> usize {
+    let rings = workers * workers.saturating_sub(1);
+    MESH_BYTES.checked_div(rings).unwrap_or(0).clamp(RING_BYTES_MIN, RING_BYTES_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::parcel::Saying;
@@ -125,6 +134,13 @@ mod tests {
             assert_eq!(said, expected.collect::<Vec<_>>());
             assert!(received(rings).is_empty());
         }
+    }
+
+    #[test]
+    fn many_workers_have_small_rings() {
+        assert_eq!([2, 32, 1024].map(ring_bytes), [RING_BYTES_MAX, RING_BYTES_MAX, RING_BYTES_MIN]);
+        assert!((60_000..70_000).contains(&ring_bytes(128)));
+        assert!(Rings::mesh(1)[0].incoming.is_empty());
     }
 
     #[test]
