@@ -1,6 +1,7 @@
 //! What is counted. Everything has been done before once or more often when it is counted, so that tables and buffers have
 //! the size that they keep.
 
+use media::reception::KEPT_MAX;
 use media::srtp::Profile;
 use turn::relay::Input;
 
@@ -9,8 +10,9 @@ use crate::sfu::churn::Room;
 use crate::sfu::forward::{sealed, world};
 use crate::sfu::parts::{self, BATCH, Sealer, Trace};
 
-/// Packets that a forwarding case sends before it is counted, and those that are counted.
-const PACKETS: usize = 256;
+const PACKETS: u64 = 256;
+/// Packets that a forwarding case sends before it is counted: a producer's ring is full.
+const WARM_UP: u64 = KEPT_MAX as u64 + 1;
 const VISITS: usize = 8;
 /// Allocations of the relay, of which each has one packet in turn.
 const ALLOCATIONS: usize = 50;
@@ -33,10 +35,10 @@ const fn case(name: &'static str, operations: usize, prepare: fn() -> Box<dyn Fn
 
 /// All of them.
 pub const CASES: &[Case] = &[
-    case("forward, 1 subscriber", PACKETS, || forward(1, 1)),
-    case("forward, 10 subscribers", PACKETS, || forward(10, 1)),
-    case("forward, 50 subscribers", PACKETS, || forward(50, 1)),
-    case("forward, 1 subscriber with 10 streams", PACKETS, || forward(1, 10)),
+    case("forward, 1 subscriber", PACKETS as usize, || forward(1, 1)),
+    case("forward, 10 subscribers", PACKETS as usize, || forward(10, 1)),
+    case("forward, 50 subscribers", PACKETS as usize, || forward(50, 1)),
+    case("forward, 1 subscriber with 10 streams", PACKETS as usize, || forward(1, 10)),
     case("demux", BATCH, || repeated(parts::demux())),
     case("rewrite", BATCH, || repeated(parts::rewrite())),
     case("srtp seal, GCM", BATCH, || seal(Profile::AeadAes256Gcm)),
@@ -58,13 +60,13 @@ fn repeated(mut work: impl FnMut() + 'static) -> Box<dyn FnMut()> {
 
 fn forward(transports: usize, streams: usize) -> Box<dyn FnMut()> {
     let (mut world, alice) = world(transports, streams);
-    let warm_up = sealed(&mut world, alice, 1..1 + PACKETS as u64);
+    let warm_up = sealed(&mut world, alice, 1..1 + WARM_UP);
     world.time_forwarding(alice, warm_up);
-    let mut packets = sealed(&mut world, alice, 1 + PACKETS as u64..1 + 2 * PACKETS as u64);
+    let mut packets = sealed(&mut world, alice, 1 + WARM_UP..1 + WARM_UP + PACKETS);
     Box::new(move || {
         let before = world.counters().forwarded;
         world.time_forwarding(alice, std::mem::take(&mut packets));
-        assert_eq!(world.counters().forwarded - before, (PACKETS * transports * streams) as u64);
+        assert_eq!(world.counters().forwarded - before, PACKETS * (transports * streams) as u64);
     })
 }
 
