@@ -1,19 +1,23 @@
 //! Clients that connect, relay and vanish, again and again: nothing of them is left behind.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::metrics::Registry;
-use common::net::Gate;
+use common::net::{Gate, raise_open_files};
 
 use crate::client::addr;
 use crate::loopback::{PATIENCE, Stream, connect, relays_to_a_peer, settings, start_settings, udp_socket};
 use crate::secure::{Pem, secure, with_tls};
 
-/// At once, and how often each comes again under another address.
+/// At once; each comes again and again under another address.
 const CLIENTS: usize = 100;
-const ROUNDS: usize = 3;
+/// For so long they come and go.
+const SEASON: Duration = Duration::from_secs(60);
+/// Between two visits of one client, so that those who have vanished and are not forgotten yet find ports enough.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Of allocations, so that those of UDP clients end while the test waits, and long enough for a busy machine.
 const LIFETIME: Duration = Duration::from_secs(8);
 /// Of this test alone, so that its sockets can be told from others.
@@ -45,6 +49,7 @@ fn allocations(registry: &Registry) -> i64 {
 
 #[test]
 fn a_hundred_clients_that_come_and_vanish_leave_nothing_behind() {
+    raise_open_files();
     let pem = Pem::new("vanishing");
     let mut settings = settings();
     with_tls(&pem)(&mut settings);
@@ -57,23 +62,30 @@ fn a_hundred_clients_that_come_and_vanish_leave_nothing_behind() {
     let (plain, tls) = (handle.addresses()[0], handle.tls_addresses()[0]);
     // Kept, so that no port is given to a second client: with the first one's allocation still there, it would inherit it.
     let vanished = Mutex::new(Vec::new());
-    for _ in 0..ROUNDS {
-        thread::scope(|scope| {
-            for client in 0..CLIENTS {
-                let (config, vanished) = (pem.client(&[]), &vanished);
-                scope.spawn(move || match client % 3 {
-                    0 => {
-                        let mut link = udp_socket();
-                        link.connect(plain).expect("connected");
-                        relays_to_a_peer(&mut link);
-                        vanished.lock().expect("no thread panics with it").push(link);
-                    }
-                    1 => relays_to_a_peer(&mut Stream(connect(plain))),
-                    _ => relays_to_a_peer(&mut Stream(secure(tls, config).expect("trusted"))),
-                });
-            }
-        });
-    }
+    let visits = AtomicUsize::new(0);
+    let visit = |client: usize| match client % 3 {
+        0 => {
+            let mut link = udp_socket();
+            link.connect(plain).expect("connected");
+            relays_to_a_peer(&mut link);
+            vanished.lock().expect("no thread panics with it").push(link);
+        }
+        1 => relays_to_a_peer(&mut Stream(connect(plain))),
+        _ => relays_to_a_peer(&mut Stream(secure(tls, pem.client(&[])).expect("trusted"))),
+    };
+    let end = Instant::now() + SEASON;
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (visit, visits) = (&visit, &visits);
+            scope.spawn(move || {
+                while Instant::now() < end {
+                    visit(client);
+                    visits.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(PAUSE);
+                }
+            });
+        }
+    });
     assert!(relay_sockets() > 0, "those of UDP clients, who have not said that they are gone");
     until("an allocation", || allocations(&registry) == 0);
     until("a relay socket", || relay_sockets() == 0);
@@ -81,6 +93,8 @@ fn a_hundred_clients_that_come_and_vanish_leave_nothing_behind() {
     let text = registry.encode();
     let relayed =
         text.lines().find_map(|line| line.strip_prefix("causeway_turn_relayed_bytes_total{to=\"peer\"} "));
-    let bytes = CLIENTS * ROUNDS * (b"by indication".len() + b"by channel".len());
+    let visits = visits.into_inner();
+    assert!(visits >= 3 * CLIENTS, "they came {visits} times");
+    let bytes = visits * (b"by indication".len() + b"by channel".len());
     assert_eq!(relayed, Some(&*bytes.to_string()), "and each of them relayed");
 }
