@@ -1,4 +1,5 @@
-//! A flood of Allocate requests without credentials, from a thousand addresses in as many networks.
+//! A flood of Allocate requests without credentials, from a thousand addresses in as many networks, and one client who has
+//! an allocation: how long its packets take before and during the flood.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -8,11 +9,14 @@ use turn::stun::Writer;
 use turn::stun::attributes::Kind;
 use turn::stun::header::{Class, Method, TransactionId};
 
+use crate::payer::Payer;
 use crate::process::{cpu_time, resident_bytes};
 
 const SOURCES: u16 = 1000;
 /// Requests of one source before the next has its turn.
-const TRAIN: usize = 4;
+const TRAIN: u64 = 4;
+/// Before the flood.
+const CALM: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 pub struct Report {
@@ -22,17 +26,26 @@ pub struct Report {
     answer_bytes: usize,
     cpu_ns_per_request: f64,
     resident_growth_bytes: u64,
+    payer_delay_us_p99_before: f64,
+    payer_delay_us_p99: f64,
+    payer_loss: f64,
 }
 
-pub fn run(server: SocketAddr, pid: u32, seconds: f64) -> anyhow::Result<Report> {
+pub fn run(server: SocketAddr, pid: u32, long: Duration, pace: Option<f64>) -> anyhow::Result<Report> {
     let mut request = Writer::new(Class::Request, Method::ALLOCATE, TransactionId([7; 12]));
     request.attribute(Kind::REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
     let request = request.finish();
     let sources = (0..SOURCES).map(|index| source(server, index)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut payer = Payer::new(server)?;
+    let calm = Instant::now() + CALM;
+    while Instant::now() < calm {
+        payer.turn();
+    }
+    let (before, _) = payer.verdict()?;
     let (cpu, memory) = (cpu_time(pid)?, resident_bytes(pid)?);
-    let end = Instant::now() + Duration::from_secs_f64(seconds);
     let (mut requests, mut answers, mut answer_bytes) = (0, 0, 0);
     let mut buffer = [0; 2048];
+    let begun = Instant::now();
     for socket in sources.iter().cycle() {
         for _ in 0..TRAIN {
             requests += u64::from(socket.send(&request).is_ok());
@@ -41,11 +54,15 @@ pub fn run(server: SocketAddr, pid: u32, seconds: f64) -> anyhow::Result<Report>
             answers += 1;
             answer_bytes = length;
         }
-        if Instant::now() >= end {
+        payer.turn();
+        while pace.is_some_and(|pace| requests as f64 > begun.elapsed().as_secs_f64() * pace) {
+            payer.turn();
+        }
+        if begun.elapsed() >= long {
             break;
         }
     }
-    std::thread::sleep(Duration::from_millis(200)); // what is still in the server's buffer
+    let (p99, loss) = payer.verdict()?; // meanwhile the server works off what is in its buffer
     for socket in &sources {
         answers += std::iter::from_fn(|| socket.recv(&mut buffer).ok()).count() as u64;
     }
@@ -56,6 +73,9 @@ pub fn run(server: SocketAddr, pid: u32, seconds: f64) -> anyhow::Result<Report>
         answer_bytes,
         cpu_ns_per_request: (cpu_time(pid)? - cpu).as_nanos() as f64 / requests as f64,
         resident_growth_bytes: resident_bytes(pid)?.saturating_sub(memory),
+        payer_delay_us_p99_before: before,
+        payer_delay_us_p99: p99,
+        payer_loss: loss,
     })
 }
 

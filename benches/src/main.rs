@@ -1,7 +1,7 @@
 //! `turn-load`: load for a TURN server on loopback, and the floor under it: a forwarder that knows no protocol.
 //!
 //! `benches/turn-vs-coturn` starts the servers and calls this; each command prints one line of JSON. `session` makes
-//! allocations, `traffic` drives packets through them, `control` and `flood` measure requests, `floor` is the forwarder,
+//! allocations, `traffic` drives packets through them, `control` and `flood` measure requests, with a `payer` beside the flood, `floor` is the forwarder,
 //! `process` reads what the server spent. One thread, to be pinned beside the server's core.
 
 #[path = "../../turn/tests/it/client.rs"]
@@ -10,12 +10,14 @@ mod client;
 mod control;
 mod flood;
 mod floor;
+mod payer;
 mod poll;
 mod process;
 mod session;
 mod traffic;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -42,7 +44,8 @@ enum Command {
         #[arg(long, default_value_t = 5000)]
         count: usize,
     },
-    /// Allocate requests without credentials from many addresses: what grows, and how many are answered.
+    /// Allocate requests without credentials from many addresses: what grows, how many are answered, and what a client with an
+    /// allocation notices of it.
     Flood {
         /// Where the server listens.
         #[arg(long)]
@@ -53,6 +56,9 @@ enum Command {
         /// For how long.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
+        /// Requests per second; as many as go when it is absent.
+        #[arg(long)]
+        pace: Option<f64>,
     },
     /// The forwarder: what relaying costs when nothing is looked at.
     Floor {
@@ -69,7 +75,9 @@ fn main() -> anyhow::Result<()> {
     let line = match Cli::parse().command {
         Command::Traffic(options) => serde_json::to_string(&traffic::run(&options)?)?,
         Command::Control { server, pid, count } => serde_json::to_string(&control::run(server, pid, count)?)?,
-        Command::Flood { server, pid, seconds } => serde_json::to_string(&flood::run(server, pid, seconds)?)?,
+        Command::Flood { server, pid, seconds, pace } => {
+            serde_json::to_string(&flood::run(server, pid, Duration::from_secs_f64(seconds), pace)?)?
+        }
         Command::Floor { way, listen } => return floor::run(way, listen),
     };
     println!("{line}");
