@@ -30,7 +30,21 @@ pub struct Selector {
     /// Highest layers that are let through; they follow the preferred ones when a decoder can follow.
     spatial: u8,
     temporal: u8,
+    /// The newest ones, of the current encoding.
+    rises: [Option<Rise>; RISES],
     target: usize,
+}
+
+/// A packet that was repeated for the SFU is at most a store's length late; nobody rises more often meanwhile.
+const RISES: usize = 4;
+
+/// From this packet on more is let through.
+#[derive(Debug, Clone, Copy)]
+struct Rise {
+    sequence: u64,
+    /// The highest layers before.
+    spatial: u8,
+    temporal: u8,
 }
 
 impl Selector {
@@ -43,6 +57,7 @@ impl Selector {
             current: None,
             spatial: u8::MAX,
             temporal: u8::MAX,
+            rises: [None; RISES],
             target: encodings.saturating_sub(1),
         }
     }
@@ -99,26 +114,38 @@ impl Selector {
     }
 
     /// Decides about one packet; `newest` when no later one of its encoding has come.
-    pub fn decide(&mut self, encoding: usize, frame: &Frame, newest: bool) -> Decision {
+    pub fn decide(&mut self, encoding: usize, sequence: u64, frame: &Frame, newest: bool) -> Decision {
         if encoding == self.target && self.current != Some(encoding) && frame.keyframe {
             self.current = Some(encoding);
             (self.spatial, self.temporal) = (self.preferred_spatial, self.preferred_temporal);
+            self.rises = [None; RISES];
             return Decision::Switch;
         }
         if self.current != Some(encoding) {
             return Decision::Ignore;
         }
+        let before = (self.spatial, self.temporal);
         if frame.start && newest {
             self.follow_preferred(frame);
         }
         if frame.opens && newest && self.is_highest_wanted(frame) && frame.temporal <= self.temporal {
             self.temporal = self.preferred_temporal;
         }
-        if frame.temporal > self.temporal || frame.spatial > self.spatial {
-            Decision::Skip
-        } else {
-            Decision::Forward
+        if self.spatial > before.0 || self.temporal > before.1 {
+            self.rises.rotate_right(1);
+            self.rises[0] = Some(Rise { sequence, spatial: before.0, temporal: before.1 });
         }
+        let (spatial, temporal) =
+            if newest { (self.spatial, self.temporal) } else { self.limits_at(sequence) };
+        if frame.temporal > temporal || frame.spatial > spatial { Decision::Skip } else { Decision::Forward }
+    }
+
+    /// What is late refers to what came before a rise, and was left out if it was above the limits of that time.
+    fn limits_at(&self, sequence: u64) -> (u8, u8) {
+        let later = self.rises.iter().flatten().filter(|rise| rise.sequence > sequence);
+        later.fold((self.spatial, self.temporal), |(spatial, temporal), rise| {
+            (spatial.min(rise.spatial), temporal.min(rise.temporal))
+        })
     }
 
     /// Whether a frame of this spatial layer is the last that the consumer gets of its picture.
@@ -178,16 +205,16 @@ mod tests {
     #[test]
     fn it_enters_at_a_keyframe_and_falls_away_from_silence() {
         let mut selector = Selector::new(3);
-        assert_eq!(selector.decide(2, &DELTA, true), Decision::Ignore);
-        assert_eq!(selector.decide(2, &KEYFRAME, true), Decision::Switch);
-        assert_eq!(selector.decide(2, &DELTA, true), Decision::Forward);
+        assert_eq!(selector.decide(2, 0, &DELTA, true), Decision::Ignore);
+        assert_eq!(selector.decide(2, 0, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(2, 0, &DELTA, true), Decision::Forward);
         assert!(selector.choose([true, true, false].into_iter()));
         assert_eq!((selector.target(), selector.current()), (Some(1), Some(2)));
         selector.prefer(0, Some(0));
         selector.choose([true; 3].into_iter());
         assert_eq!(selector.target(), Some(0));
-        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
-        assert_eq!(selector.decide(0, &vp8(false, true, 1, false), true), Decision::Skip);
+        assert_eq!(selector.decide(0, 0, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &vp8(false, true, 1, false), true), Decision::Skip);
     }
 
     #[test]
@@ -205,10 +232,10 @@ mod tests {
     fn temporal_layers_change_between_frames_and_rise_where_a_decoder_can_follow() {
         let mut selector = Selector::new(1);
         selector.prefer(0, Some(0));
-        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &KEYFRAME, true), Decision::Switch);
         let mut check = |preferred, start, temporal, sync, expected| {
             selector.prefer(0, Some(preferred));
-            assert_eq!(selector.decide(0, &vp8(false, start, temporal, sync), true), expected);
+            assert_eq!(selector.decide(0, 0, &vp8(false, start, temporal, sync), true), expected);
         };
         check(2, true, 2, true, Decision::Skip); // layer 1, to which later frames of 2 refer, is not there
         check(2, true, 1, false, Decision::Skip); // refers to what was left out
@@ -224,12 +251,27 @@ mod tests {
     fn a_keyframe_lets_every_preferred_layer_in_unless_it_is_late() {
         let mut selector = Selector::new(1);
         selector.prefer(0, Some(0));
-        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &KEYFRAME, true), Decision::Switch);
         selector.prefer(0, Some(2));
-        assert_eq!(selector.decide(0, &KEYFRAME, false), Decision::Forward);
-        assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Skip);
-        assert_eq!(selector.decide(0, &KEYFRAME, true), Decision::Forward);
-        assert_eq!(selector.decide(0, &vp8(false, true, 2, false), true), Decision::Forward);
+        assert_eq!(selector.decide(0, 0, &KEYFRAME, false), Decision::Forward);
+        assert_eq!(selector.decide(0, 0, &vp8(false, true, 2, false), true), Decision::Skip);
+        assert_eq!(selector.decide(0, 0, &KEYFRAME, true), Decision::Forward);
+        assert_eq!(selector.decide(0, 0, &vp8(false, true, 2, false), true), Decision::Forward);
+    }
+
+    #[test]
+    fn what_is_late_is_let_through_as_in_its_time() {
+        let mut selector = Selector::new(1);
+        selector.prefer(0, Some(0));
+        assert_eq!(selector.decide(0, 1, &KEYFRAME, true), Decision::Switch);
+        assert_eq!(selector.decide(0, 2, &vp8(false, true, 1, true), true), Decision::Skip);
+        selector.prefer(0, None);
+        assert_eq!(selector.decide(0, 5, &KEYFRAME, true), Decision::Forward);
+        let mut late =
+            |sequence, temporal| selector.decide(0, sequence, &vp8(false, true, temporal, false), false);
+        assert_eq!(late(3, 2), Decision::Skip, "the second packet, which it refers to, was left out");
+        assert_eq!(late(4, 0), Decision::Forward);
+        assert_eq!(late(6, 2), Decision::Forward);
     }
 
     #[test]
@@ -245,10 +287,10 @@ mod tests {
         let mut selector = Selector::new(1);
         selector.choose(std::iter::once(true));
         let key = Frame { keyframe: true, ..frame(0, 0, true) };
-        assert_eq!(selector.decide(0, &key, true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &key, true), Decision::Switch);
         selector.prefer(1, Some(0));
         let forwarded = |selector: &mut Selector, frame: Frame| {
-            let decision = selector.decide(0, &frame, true);
+            let decision = selector.decide(0, 0, &frame, true);
             (decision == Decision::Forward, selector.cuts_behind(&frame))
         };
         assert_eq!(forwarded(&mut selector, frame(0, 1, false)), (false, false), "down at once");
@@ -273,11 +315,11 @@ mod tests {
     fn spatial_layers_of_one_encoding_go_between_pictures_and_come_at_a_keyframe() {
         let mut selector = Selector::new(1);
         selector.prefer(2, None);
-        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &vp9(true, 0, 0, false), true), Decision::Switch);
         assert_eq!(selector.layers(0, (2, 1)), (2, 1));
         let mut check = |preferred, frame: Frame, expected| {
             selector.prefer(preferred, None);
-            assert_eq!(selector.decide(0, &frame, true), expected);
+            assert_eq!(selector.decide(0, 0, &frame, true), expected);
             let cut = selector.cuts_behind(&Frame { end: true, ..frame });
             assert_eq!(cut, expected == Decision::Forward && preferred == frame.spatial, "{frame:?}");
         };
@@ -287,9 +329,9 @@ mod tests {
         check(1, vp9(false, 2, 0, false), Decision::Skip);
         selector.prefer(2, None);
         assert!(selector.waits_for_layer(2) && !selector.waits_for_layer(1));
-        assert_eq!(selector.decide(0, &vp9(false, 2, 0, false), true), Decision::Skip);
-        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Forward);
-        assert_eq!(selector.decide(0, &vp9(true, 2, 0, false), true), Decision::Forward);
+        assert_eq!(selector.decide(0, 0, &vp9(false, 2, 0, false), true), Decision::Skip);
+        assert_eq!(selector.decide(0, 0, &vp9(true, 0, 0, false), true), Decision::Forward);
+        assert_eq!(selector.decide(0, 0, &vp9(true, 2, 0, false), true), Decision::Forward);
         assert!(!selector.waits_for_layer(2));
     }
 
@@ -297,10 +339,10 @@ mod tests {
     fn vp9_names_the_pictures_behind_which_temporal_layers_may_rise() {
         let mut selector = Selector::new(1);
         selector.prefer(0, Some(0));
-        assert_eq!(selector.decide(0, &vp9(true, 0, 0, false), true), Decision::Switch);
+        assert_eq!(selector.decide(0, 0, &vp9(true, 0, 0, false), true), Decision::Switch);
         selector.prefer(0, Some(2));
         let mut check = |temporal, up, expected| {
-            assert_eq!(selector.decide(0, &vp9(false, 0, temporal, up), true), expected);
+            assert_eq!(selector.decide(0, 0, &vp9(false, 0, temporal, up), true), expected);
         };
         check(0, false, Decision::Forward);
         check(1, true, Decision::Skip); // what follows may refer to pictures of layer 1 that were left out

@@ -356,7 +356,8 @@ fn forward(
     if transport.srtp.is_none() {
         return false;
     }
-    let decision = consumer.selector.decide(incoming.encoding, &incoming.frame, incoming.newest);
+    let decision =
+        consumer.selector.decide(incoming.encoding, incoming.sequence, &incoming.frame, incoming.newest);
     match decision {
         Decision::Ignore => return false,
         Decision::Skip => {
