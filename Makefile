@@ -1,5 +1,5 @@
 # The few commands a newcomer needs. `cargo run --release` starts Causeway; `make test` proves it.
-.PHONY: test test-rust test-client test-browser fuzz sweep deny bench instructions dist
+.PHONY: test test-rust test-client test-browser fuzz sweep scoreboard deny bench instructions dist
 
 # Everything: installs what the tests need when it is missing, then runs all checks (scripts/test says each step).
 test:
@@ -24,6 +24,10 @@ SEEDS ?= 1000
 START ?= 0
 sweep:
 	cargo run --quiet -p sim --release -- sweep --seeds $(SEEDS) --start $(START)
+
+# How good the picture is on bad links, compared with the committed table.
+scoreboard:
+	cargo run --quiet -p sim --release -- scoreboard --check sim/scoreboard.txt
 
 # Licences, duplicates and sources of all dependencies, by deny.toml (needs `cargo install --locked cargo-deny`).
 deny:

@@ -150,6 +150,7 @@ impl FarEnd {
         api.set_remote_ice_credentials(credentials(&made["iceParameters"]));
         api.set_remote_fingerprint(Fingerprint { hash_func: "sha-256".into(), bytes });
         api.start_dtls(true).expect("the first start of DTLS");
+        api.enable_twcc_feedback();
         Self {
             rtc,
             formats,

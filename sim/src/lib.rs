@@ -1,8 +1,11 @@
 //! A simulator: the real `signaling`, `media` and `turn` cores, clients with an engine of another make at the far end, and
 //! between them links, NATs and a clock that exist only here.
 //!
-//! `plan` turns a seed into a run, `trouble` is what goes wrong, `world` lets it happen, `oracle` watches. How to replay a
+//! `plan` turns a seed into a run, `trouble` is what goes wrong, `world` lets it happen, `oracle` watches; `scoreboard` tells
+//! how good the picture is on bad links. How to replay a
 //! seed and how to add a scenario is in `docs/testing.md`.
+
+use std::thread::JoinHandle;
 
 mod clock;
 mod crypto;
@@ -18,6 +21,7 @@ pub mod pcap;
 mod person;
 mod plan;
 mod relay_user;
+pub mod scoreboard;
 mod stream;
 mod trouble;
 mod world;
@@ -31,11 +35,14 @@ pub use world::{Failure, Summary};
 /// that belongs to threads (`chance.c`). A core that panics is a broken promise like any other, and ends only its own run;
 /// what it says goes to standard error.
 pub fn run(plan: Plan) -> Result<Summary, Box<Failure>> {
+    let run = begin(format!("seed {}", plan.seed), || world::World::new(plan).run());
+    run.join().unwrap_or_else(|panic| Err(Box::new(Failure::of_panic(panic.as_ref()))))
+}
+
+/// A run of its own, in its thread.
+fn begin<T: Send + 'static>(name: String, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     // Made once per process, and not by the first run.
     crypto::identity();
     epoch::origin();
-    let name = format!("seed {}", plan.seed);
-    let thread = std::thread::Builder::new().name(name).spawn(|| world::World::new(plan).run());
-    let run = thread.expect("a thread can be had").join();
-    run.unwrap_or_else(|panic| Err(Box::new(Failure::of_panic(panic.as_ref()))))
+    std::thread::Builder::new().name(name).spawn(run).expect("a thread can be had")
 }

@@ -63,12 +63,17 @@ pub struct Link {
     dice: Dice,
     in_burst: bool,
     free_at: Duration,
+    /// What went into the path, with IP and UDP.
+    pub carried_bytes: u64,
 }
+
+/// IPv4 and UDP.
+const OVERHEAD_BYTES: usize = 28;
 
 impl Link {
     /// A clean path.
     pub fn new(dice: Dice) -> Self {
-        Self { weather: Weather::default(), dice, in_burst: false, free_at: Duration::ZERO }
+        Self { weather: Weather::default(), dice, in_burst: false, free_at: Duration::ZERO, carried_bytes: 0 }
     }
 
     /// When copies of this datagram arrive, and what they are then.
@@ -77,10 +82,11 @@ impl Link {
         let goes_on = self.in_burst && !self.dice.chance(BURST_ENDS);
         self.in_burst = weather.burst > 0.0 && (goes_on || self.dice.chance(weather.burst));
         let lost = weather.cut || self.in_burst || self.dice.chance(weather.loss);
-        if lost || datagram.len() + 28 > weather.mtu {
+        if lost || datagram.len() + OVERHEAD_BYTES > weather.mtu {
             return Vec::new();
         }
         let Some(sent) = self.through_queue(now, datagram.len() as u64) else { return Vec::new() };
+        self.carried_bytes += (datagram.len() + OVERHEAD_BYTES) as u64;
         let copies = 1 + usize::from(self.dice.chance(weather.duplicate));
         (0..copies).map(|_| self.arrival(sent, datagram)).collect()
     }

@@ -1,7 +1,8 @@
-//! The simulator's command line: one seed with everything it has to tell, or a sweep over many.
+//! The simulator's command line: one seed with everything it has to tell, a sweep over many, or the scoreboard.
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -42,12 +43,28 @@ enum Command {
         #[arg(long)]
         fail_fast: bool,
     },
+    /// What a subscriber gets on bad links, as a table.
+    Scoreboard {
+        /// Into this file instead.
+        #[arg(long, conflicts_with = "check")]
+        write: Option<PathBuf>,
+        /// Held against the table in this file: exits with 0 when it is about the same.
+        #[arg(long)]
+        check: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seed, trouble, pcap } => one(seed, trouble, &pcap),
         Command::Sweep { seeds, start, fail_fast } => sweep(start, seeds, fail_fast),
+        Command::Scoreboard { write, check } => match scoreboard(write.as_deref(), check.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -130,4 +147,23 @@ fn sweep(start: u64, seeds: u64, fail_fast: bool) -> ExitCode {
     let rate = seeds as f64 / begun.elapsed().as_secs_f64();
     println!("seeds={seeds} failed={failed} runs/s={rate:.1}");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn scoreboard(write: Option<&Path>, check: Option<&Path>) -> Result<(), String> {
+    let outcomes = sim::scoreboard::play()?;
+    let table = sim::scoreboard::table(&outcomes);
+    if let Some(file) = write {
+        return std::fs::write(file, table).map_err(|error| format!("{}: {error}", file.display()));
+    }
+    print!("{table}");
+    let Some(file) = check else { return Ok(()) };
+    let committed = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    match sim::scoreboard::differences(&outcomes, &committed) {
+        differences if differences.is_empty() => Ok(()),
+        differences => Err(format!(
+            "{}\nIf that is as it should be: cargo run -p sim --release -- scoreboard --write {}",
+            differences.join("\n"),
+            file.display()
+        )),
+    }
 }

@@ -116,6 +116,12 @@ pub struct Person {
     pub preferred: (u8, u8),
     /// Does not publish while on.
     pub silent: bool,
+    /// Subscribes to nothing.
+    pub blind: bool,
+    /// Between two pictures.
+    pub frame_interval: Duration,
+    /// Bytes of a picture of each encoding; 0 for as few as there can be.
+    pub frame_bytes: [usize; 3],
     /// First contradiction that it has seen.
     pub complaint: Option<String>,
     others: BTreeSet<String>,
@@ -154,6 +160,9 @@ impl Person {
             encodings: 1,
             preferred: BEST,
             silent: false,
+            blind: false,
+            frame_interval: VIDEO_INTERVAL,
+            frame_bytes: [0; 3],
             complaint: None,
             others: BTreeSet::new(),
             transports: [None, None],
@@ -416,6 +425,10 @@ impl Person {
                 let encodings = if audio { 1 } else { self.encodings };
                 let first = if self.wraps { (65_520, u32::MAX - 20_000) } else { (1000, 1000) };
                 let parameters = leg.publish(audio, encodings, tag, first);
+                if let Some(camera) = leg.publications.last_mut().filter(|_| !audio) {
+                    let sizes = camera.encodings.iter_mut().zip(self.frame_bytes);
+                    sizes.for_each(|(encoding, bytes)| encoding.frame_bytes = bytes);
+                }
                 let (kind, source) = if audio { ("audio", "microphone") } else { ("video", "camera") };
                 let produce = json!({ "type": "produce", "transportId": id, "kind": kind, "source": source,
                                       "rtpParameters": parameters });
@@ -432,7 +445,7 @@ impl Person {
     }
 
     fn consume(&mut self, now: Duration, producer: String) {
-        if let Some(transport) = &self.transports[1] {
+        if let Some(transport) = self.transports[1].as_ref().filter(|_| !self.blind) {
             let request = json!({ "type": "consume", "transportId": transport, "producerId": producer,
                                   "rtpCapabilities": self.capabilities });
             self.ask(now, Asked::Consume { producer }, request);
@@ -467,7 +480,7 @@ impl Person {
             self.legs = [None, None];
         }
         let mut happened = Vec::new();
-        for (index, interval) in [AUDIO_INTERVAL, VIDEO_INTERVAL].into_iter().enumerate() {
+        for (index, interval) in [AUDIO_INTERVAL, self.frame_interval].into_iter().enumerate() {
             if let Some(leg) = &mut self.legs[0]
                 && self.next_frames[index] <= now
             {

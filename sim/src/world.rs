@@ -281,6 +281,11 @@ impl World {
         }
     }
 
+    /// The path from the server to a person.
+    pub(crate) fn path_down(&mut self, person: usize) -> &mut Link {
+        &mut self.links[person][1]
+    }
+
     fn play(&mut self) -> Verdict {
         self.until(HEALED)?;
         self.heal();
@@ -310,7 +315,7 @@ impl World {
     }
 
     /// Lets everything happen that is due before `end`.
-    fn until(&mut self, end: Duration) -> Verdict {
+    pub(crate) fn until(&mut self, end: Duration) -> Verdict {
         self.rest();
         while let Some(Reverse((at, number))) = self.queue.peek().copied().filter(|next| next.0.0 <= end) {
             self.queue.pop();

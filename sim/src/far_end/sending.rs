@@ -13,6 +13,10 @@ pub const TAG_BYTES: usize = 4 + 2 + 2 + 4 + 1 + 1 + 8 + 8 + 4;
 const TEMPORAL_PATTERN: [u8; 4] = [0, 2, 1, 2];
 /// Packets of a keyframe, so that one of them can be missing.
 const KEYFRAME_PACKETS: usize = 3;
+/// A keyframe is so much larger than another frame, where frames have a size.
+const KEYFRAME_SIZE: usize = 4;
+/// Of a payload, where frames have a size.
+const PAYLOAD_BYTES_MAX: usize = 1100;
 
 /// What a packet says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +104,8 @@ pub struct Encoding {
     pub rid: Option<Rid>,
     /// A keyframe was asked for, or is the first.
     pub keyframe_due: bool,
+    /// Bytes of a frame; 0 for what a [`Tag`] takes.
+    pub frame_bytes: usize,
     layered: bool,
     clock_khz: u32,
     first_timestamp: u32,
@@ -130,6 +136,7 @@ impl Encoding {
             ssrc: ssrc.into(),
             rid: rid.map(Rid::from),
             keyframe_due: true,
+            frame_bytes: 0,
             layered: rid.is_some(),
             clock_khz: if audio { 48 } else { 90 },
             first_timestamp: first.1,
@@ -149,21 +156,28 @@ impl Encoding {
         let temporal = if self.layered { TEMPORAL_PATTERN[self.phase] } else { 0 };
         self.tl0 = self.tl0.wrapping_add(u8::from(temporal == 0));
         self.picture = self.picture.wrapping_add(1) & 0x7fff;
-        let packets = if key { KEYFRAME_PACKETS } else { 1 };
-        (0..packets).map(|part| self.packet(audio, key, temporal, part, part + 1 == packets)).collect()
+        let bytes = self.frame_bytes * if key { KEYFRAME_SIZE } else { 1 };
+        let packets = bytes.div_ceil(PAYLOAD_BYTES_MAX).max(if key { KEYFRAME_PACKETS } else { 1 });
+        let packet = |part| {
+            let mut written = self.packet(audio, key, temporal, part, bytes / packets);
+            written.marker = part + 1 == packets;
+            written
+        };
+        (0..packets).map(packet).collect()
     }
 
-    fn packet(&mut self, audio: bool, key: bool, temporal: u8, part: usize, marker: bool) -> Written {
+    fn packet(&mut self, audio: bool, key: bool, temporal: u8, part: usize, bytes: usize) -> Written {
         let mut payload = if audio { vec![0xfc] } else { self.descriptor(part == 0, key, temporal) };
         // The last picture of four refers to the third, the others to the first.
         let leans = if self.layered && self.phase == 3 { Tag::LEANS } else { 0 };
         self.tag.temporal = temporal | leans;
         self.tag.number += 1;
         self.tag.base += u64::from(temporal == 0);
+        payload.resize(payload.len().max(bytes.saturating_sub(TAG_BYTES)), 0x55);
         payload.extend(self.tag.bytes());
         self.sequence += 1;
         let timestamp = self.first_timestamp.wrapping_add(self.tag.captured_ms.wrapping_mul(self.clock_khz));
-        Written { sequence: self.sequence, timestamp, marker, payload }
+        Written { sequence: self.sequence, timestamp, marker: false, payload }
     }
 
     /// RFC 7741 §4.2, and the first byte of the payload header.
