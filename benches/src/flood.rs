@@ -15,6 +15,8 @@ use crate::process::{cpu_time, resident_bytes};
 const SOURCES: u16 = 1000;
 /// Requests of one source before the next has its turn.
 const TRAIN: u64 = 4;
+/// Answered before anything is measured, so that what is touched once is not counted.
+const WARM_UP: usize = 20_000;
 /// Before the flood.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,10 @@ pub fn run(server: SocketAddr, pid: u32, long: Duration, pace: Option<f64>) -> a
     let request = request.finish();
     let sources = (0..SOURCES).map(|index| source(server, index)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut payer = Payer::new(server)?;
+    for socket in sources.iter().cycle().take(WARM_UP) {
+        drop(socket.send(&request));
+        drop(socket.recv(&mut [0; 2048]));
+    }
     let calm = Instant::now() + CALM;
     while Instant::now() < calm {
         payer.turn();

@@ -124,20 +124,28 @@ impl Selector {
         if self.current != Some(encoding) {
             return Decision::Ignore;
         }
+        let has_all = (self.spatial, self.temporal) == (self.preferred_spatial, self.preferred_temporal);
+        if newest && !has_all {
+            self.follow(sequence, frame);
+        }
+        let (spatial, temporal) =
+            if newest { (self.spatial, self.temporal) } else { self.limits_at(sequence) };
+        if frame.temporal > temporal || frame.spatial > spatial { Decision::Skip } else { Decision::Forward }
+    }
+
+    /// Other layers are wanted than are let through.
+    fn follow(&mut self, sequence: u64, frame: &Frame) {
         let before = (self.spatial, self.temporal);
-        if frame.start && newest {
+        if frame.start {
             self.follow_preferred(frame);
         }
-        if frame.opens && newest && self.is_highest_wanted(frame) && frame.temporal <= self.temporal {
+        if frame.opens && self.is_highest_wanted(frame) && frame.temporal <= self.temporal {
             self.temporal = self.preferred_temporal;
         }
         if self.spatial > before.0 || self.temporal > before.1 {
             self.rises.rotate_right(1);
             self.rises[0] = Some(Rise { sequence, spatial: before.0, temporal: before.1 });
         }
-        let (spatial, temporal) =
-            if newest { (self.spatial, self.temporal) } else { self.limits_at(sequence) };
-        if frame.temporal > temporal || frame.spatial > spatial { Decision::Skip } else { Decision::Forward }
     }
 
     /// What is late refers to what came before a rise, and was left out if it was above the limits of that time.

@@ -1,12 +1,13 @@
 //! How much a subscriber's link carries, seen from us, the sender. It follows draft-ietf-rmcat-gcc-02, with the parts and
 //! constants that libwebrtc's goog_cc added by milestone M120: the trendline in place of the Kalman filter, the acknowledged
-//! rate, application-limited regions, probes. REMB is believed where a client sends nothing else.
+//! rate, application-limited regions, probes; `collapse` is ours. REMB is believed where a client sends nothing else.
 //!
 //! `sfu/rtp` tells what is sent, `sfu/rtcp` what came back, `allocate` uses the figure. str0m has an estimator of this kind,
 //! which only its own sessions can use.
 
 mod acked;
 mod alr;
+mod collapse;
 mod history;
 mod loss;
 mod probe;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::feedback::TransportFeedback;
 use acked::Acked;
 use alr::Alr;
+use collapse::Collapse;
 use history::History;
 use loss::LossBound;
 use probe::Prober;
@@ -43,6 +45,7 @@ pub struct Estimator {
     start: Instant,
     history: History,
     trendline: Trendline,
+    collapse: Collapse,
     acked: Acked,
     alr: Alr,
     loss: LossBound,
@@ -103,6 +106,7 @@ impl Estimator {
             start,
             history: History::default(),
             trendline: Trendline::default(),
+            collapse: Collapse::default(),
             acked: Acked::default(),
             alr: Alr::default(),
             loss: LossBound::default(),
@@ -152,6 +156,7 @@ impl Estimator {
         let now_us = self.us(now);
         if self.heard_us.replace(now_us).is_some_and(|at| now_us.saturating_sub(at) > SILENCE_US) {
             self.trendline = Trendline::default();
+            self.collapse = Collapse::default();
         }
         let (mut arrived, mut lost, mut newest_us) = (0, 0, None);
         let mut ticks = self.clock.ticks(feedback.reference());
@@ -166,6 +171,7 @@ impl Estimator {
             arrived += 1;
             newest_us = newest_us.max(Some(sent.at_us));
             self.trendline.on_packet(sent.at_us, arrival_us);
+            self.collapse.on_packet(sent.at_us, arrival_us, u64::from(sent.bytes));
             self.acked.on_packet(arrival_us, u64::from(sent.bytes));
             self.prober.on_arrival(&sent, arrival_us);
         }
@@ -192,6 +198,9 @@ impl Estimator {
             }
             return;
         };
+        if let Some(carried_bps) = self.collapse.take() {
+            delay.on_collapse(carried_bps, now_us);
+        }
         let shown = self.prober.result(now_us).filter(|_| usage != Usage::Over);
         if let Some(bps) = shown {
             delay.on_probe(bps, now_us);

@@ -92,6 +92,16 @@ impl DelayRate {
         }
     }
 
+    /// The link carries `bps` now, much less than before, and what was sent too much stands in a queue.
+    pub fn on_collapse(&mut self, bps: f64, now_us: u64) {
+        let wanted = BACKOFF * bps;
+        if wanted < self.bps {
+            self.bps = wanted.max(MIN_BPS);
+            self.capacity = Capacity::default();
+            (self.state, self.changed_us, self.reduced_us) = (State::Hold, now_us, Some(now_us));
+        }
+    }
+
     /// Feedback has come. `acked_bps` is what arrives, `alr` that less is sent than may be.
     ///
     /// `sent_bps` tells a burst from congestion: when nearly all that is sent arrives, a queue is a keyframe on its way, and
