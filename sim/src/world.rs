@@ -122,6 +122,8 @@ pub struct Summary {
     pub refused: u64,
     /// Messages that waited for who was away, and were told.
     pub waited: u64,
+    /// Sessions that could not go on, because too much had waited.
+    pub begun_anew: u64,
     /// Datagrams and messages that came over TCP.
     pub over_tcp: u64,
     /// Call records.

@@ -1,5 +1,5 @@
 //! Two who call each other and talk without end while one of them is away: every queue that the hub keeps for clients fills to
-//! its bound, and not further.
+//! its bound, and not further. Who comes back is told all of it, or that the session is over.
 //!
 //! They are nobody's people: no room, no media, and a path that is always well, so that what the bound makes the hub forget
 //! is missed by nobody else.
@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use signaling::hub::{self, ConnId};
 
 use super::{Event, World};
+use crate::dice::Dice;
 use crate::oracle::broken;
 use crate::trouble::Deed;
 
 /// How long the one who is called is away; less than the grace.
 const AWAY: Duration = Duration::from_secs(4);
 const PACE: Duration = Duration::from_millis(100);
-/// As many as the hub takes of one connection (protocol §1: 200 a second).
-const CANDIDATES: usize = 20;
+/// Each time: as many as the hub takes of one connection (protocol §1: 200 a second), or so few that all can be kept.
+const CANDIDATES: [usize; 2] = [20, 8];
 
 /// Two of them.
 #[derive(Debug)]
@@ -29,8 +30,13 @@ pub(super) struct Pair {
     /// Of the one who is called.
     session: Option<SessionId>,
     returns: Duration,
-    /// Messages that waited for the one who was away.
+    candidates: usize,
+    /// Messages for the one who is away.
+    sent: u64,
+    /// Those that were told on return.
     pub waited: u64,
+    /// Whether the session went on.
+    pub resumed: Option<bool>,
 }
 
 impl World {
@@ -41,7 +47,18 @@ impl World {
         let conns = [self.next_conn - 1, self.next_conn];
         let call = format!("chatter-{number}");
         let (pair, returns) = (call.clone(), self.now + AWAY);
-        self.chatters.push(Pair { call: pair, conns, session: None, returns, waited: 0 });
+        let candidates = *Dice::new(self.plan.seed, &call).pick(&CANDIDATES);
+        let session = None;
+        self.chatters.push(Pair {
+            call: pair,
+            conns,
+            session,
+            returns,
+            candidates,
+            sent: 0,
+            waited: 0,
+            resumed: None,
+        });
         for (conn, name) in conns.into_iter().zip(["caller", "called"]) {
             self.come(conn, &format!("{name}-{number}"), None);
         }
@@ -52,20 +69,27 @@ impl World {
         self.at(self.now + PACE, Event::Deed(Deed::ChatOn { which: number }));
     }
 
-    /// As many candidates as may be, for the call and for one that never begins; then the other is back, and both go.
+    /// Candidates, for the call and for one that never begins; then the other is back, and both go.
     pub(crate) fn chat_on(&mut self, which: usize) {
-        let Pair { call, conns: [caller, called], session, returns, .. } = &self.chatters[which];
+        let Pair { call, conns: [caller, called], session, returns, candidates, .. } = &self.chatters[which];
         let (call, caller, called, session) = (call.clone(), *caller, *called, session.clone());
+        let each = candidates / 2;
         let (recipient, name) = (format!("called-{which}"), format!("called-{which}"));
         if self.now < *returns {
+            self.chatters[which].sent += each as u64;
             for call in [call, format!("never-{which}")] {
                 let message = json!({ "type": "ice-candidate", "callId": call, "recipientId": recipient,
                                       "candidate": { "candidate": "candidate:1 1 udp 1 192.0.2.9 9 typ host" } });
-                (0..CANDIDATES / 2).for_each(|_| self.chat(caller, &message));
+                (0..each).for_each(|_| self.chat(caller, &message));
             }
             return self.at(self.now + PACE, Event::Deed(Deed::ChatOn { which }));
         }
         self.come(called, &name, session);
+        let Pair { sent, waited, resumed, .. } = self.chatters[which];
+        let due = if resumed == Some(true) { sent } else { 0 };
+        if waited != due {
+            self.judge(broken("told", format!("{name} heard {waited} of {sent}, resumed: {resumed:?}")));
+        }
         for conn in [caller, called] {
             self.hub(hub::Input::Closed { conn: ConnId(conn), code: Some(1000) });
         }
@@ -88,6 +112,8 @@ impl World {
         };
         match message["type"].as_str() {
             Some("connected") if conn == pair.conns[1] => {
+                // The first time it has nothing to go on with.
+                pair.resumed = pair.session.is_some().then(|| message["resumed"] == true);
                 pair.session = message["sessionId"].as_str().and_then(|id| SessionId::new(id).ok());
             }
             Some("ice-candidate") => pair.waited += 1,

@@ -40,6 +40,8 @@ impl World {
             }
         }
         self.summary.waited = self.chatters.iter().map(|pair| pair.waited).sum();
+        self.summary.begun_anew =
+            self.chatters.iter().filter(|pair| pair.resumed == Some(false)).count() as u64;
         self.summary.refused = self.greedy.iter().map(|user| user.refused).sum();
         self.summary.relayed = self.relay_users.iter().map(|user| user.got).sum();
         Ok(())

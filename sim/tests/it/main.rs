@@ -94,13 +94,12 @@ fn media_and_the_relay_are_reached_over_tcp() {
 }
 
 #[test]
-fn who_is_away_finds_as_many_messages_as_are_kept() {
-    let plan = Plan { kinds: vec![Kind::Chatter], ..Plan::of(3) };
-    let waited = sim::run(plan).expect("holds").waited;
-    assert!(
-        waited >= 256 && waited.is_multiple_of(256),
-        "{waited}: a full queue each time, of candidates alone"
-    );
+fn who_is_away_finds_all_messages_or_begins_anew() {
+    let runs: Vec<_> = (0..6)
+        .map(|seed| sim::run(Plan { kinds: vec![Kind::Chatter], ..Plan::of(seed) }).expect("holds"))
+        .collect();
+    assert!(runs.iter().any(|run| run.waited > 100), "{runs:?}");
+    assert!(runs.iter().any(|run| run.begun_anew > 0), "a full queue: {runs:?}");
 }
 
 #[test]
