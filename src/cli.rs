@@ -8,6 +8,7 @@ use common::config::{Auth, AuthKey, ConfigError, Secret, parse_duration};
 use common::ids::{RoomId, UserId};
 use common::token::{self, Claims};
 
+use crate::load::LoadArgs;
 use crate::{config, relay_server};
 
 /// A WebRTC media plane in one binary: signaling, SFU and TURN.
@@ -50,6 +51,8 @@ pub enum Command {
     },
     /// Prints an access token.
     Token(TokenArgs),
+    /// Joins a running server as many people, and reports what became of their packets.
+    Load(LoadArgs),
 }
 
 /// Whom a token is for, and what it allows.
@@ -92,7 +95,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
 /// What a command that serves nobody prints; `None` when there is something to serve.
 pub fn answer(cli: &Cli) -> Option<anyhow::Result<String>> {
     match &cli.command {
-        None | Some(Command::Serve | Command::Turn { .. }) => None,
+        None | Some(Command::Serve | Command::Turn { .. } | Command::Load(_)) => None,
         Some(Command::CheckConfig { turnserver_conf: Some(path) }) => Some(relay_server::check(path)),
         Some(Command::CheckConfig { turnserver_conf: None }) => Some(check_config(cli)),
         Some(Command::Token(args)) => Some(token(cli, args).map_err(Into::into)),

@@ -5,6 +5,7 @@
 mod assets;
 mod cli;
 mod config;
+mod load;
 mod relay_server;
 mod server;
 
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
         .install_default()
         .expect("nobody has installed a provider before main");
     let cli = Cli::parse();
+    if let Some(Command::Load(args)) = &cli.command {
+        return load::run(args);
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,6 +6,7 @@ mod calls;
 mod client;
 mod coturn_client;
 mod hostile;
+mod load;
 mod process;
 mod relay_only;
 mod server;

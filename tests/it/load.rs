@@ -1,0 +1,100 @@
+//! `causeway load` against a running server: everybody joins, nothing is lost, and what is wrong is named.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::server::{Folder, SECRET, Server, causeway};
+
+fn load(arguments: &[&str]) -> Output {
+    let folder = Folder::new();
+    let arguments: Vec<&str> = ["load"].into_iter().chain(arguments.iter().copied()).collect();
+    causeway(&folder, &arguments).output().expect("the binary starts")
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error} in {output:?}"))
+}
+
+#[test]
+fn two_publishers_reach_three_subscribers() {
+    let server = Server::start_deployed(&[]);
+    let url = format!("ws://{}", server.http);
+    let pid = server.pid().to_string();
+    let output = load(&[
+        "--url",
+        &url,
+        "--secret",
+        SECRET,
+        "--publishers",
+        "2",
+        "--subscribers",
+        "3",
+        "--video",
+        "300kbps",
+        "--audio",
+        "--seconds",
+        "2",
+        "--server-pid",
+        &pid,
+        "--json",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = report(&output);
+    assert_eq!((&report["joinsOk"], &report["joinsFailed"]), (&5.into(), &0.into()), "{report}");
+    // 2 × (50 + 60) packets a second reach three; a busy machine may be late, not lossy.
+    assert!(report["packetsReceived"].as_u64() > Some(600), "{report}");
+    assert_eq!(report["packetsLost"], 0, "{report}");
+    for number in ["/joinMs/p99", "/delayMs/p50", "/delayMs/p99", "/delayMs/max", "/server/cpuNsPerPacket"] {
+        assert!(report.pointer(number).is_some_and(Value::is_f64), "{number} in {report}");
+    }
+    assert!(report["server"]["rssBytes"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
+fn publishers_in_step_lose_nothing() {
+    let server = Server::start();
+    let url = format!("http://{}", server.http);
+    let output = load(&[
+        "--url",
+        &url,
+        "--publishers",
+        "28",
+        "--subscribers",
+        "1",
+        "--video",
+        "300kbps",
+        "--seconds",
+        "2",
+        "--json",
+    ]);
+    let report = report(&output);
+    assert_eq!((&report["joinsOk"], &report["packetsLost"]), (&29.into(), &0.into()), "{report}");
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let server = Server::start_deployed(&[]);
+    let url = format!("ws://{}", server.http);
+    for (arguments, code, named) in [
+        (&["--url", "nonsense", "--audio"][..], 2, "--url"),
+        (&["--url", &url], 2, "--video, --audio"),
+        (&["--url", &url, "--audio", "--server-pid", "4294967295"], 2, "--server-pid"),
+        (
+            &["--url", &url, "--audio", "--seconds", "1", "--secret", "not the server's secret, but as long"],
+            1,
+            "Authentication failed",
+        ),
+        (&["--url", &url, "--audio", "--seconds", "1"], 1, "--secret"),
+        (
+            &["--url", "ws://127.0.0.1:9", "--audio", "--seconds", "1"],
+            1,
+            "load-p0 in load-0: cannot reach 127.0.0.1:9",
+        ),
+    ] {
+        let output = load(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
+}
