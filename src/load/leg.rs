@@ -8,8 +8,9 @@ use anyhow::Context;
 use common::rtp_parameters::{DtlsParameters, DtlsRole, IceParameters};
 use media::connection::{Connection, ConnectionEvent, ConnectionOutput};
 use media::dtls::Identity;
+use media::rtp;
 use media::srtp::{self, OVERHEAD_MAX, OpenedRtp, Profile, SrtpContext};
-use media::{rtp, stun};
+use media::stun::{self, BindingRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
@@ -26,6 +27,9 @@ pub const CONSENT_EVERY: Duration = Duration::from_secs(5);
 
 /// How often DTLS is asked during the handshake.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(20);
+
+/// Of our side, for a server that checks too (RFC 8445 §7.3). Causeway does not, and its protocol has no place for it.
+const PASSWORD: &str = "the-load-answers-every-check";
 
 #[derive(Deserialize)]
 struct Candidate {
@@ -95,6 +99,15 @@ impl Leg {
         let _ = self.socket.send(&request).await; // like any datagram, it may be lost
     }
 
+    fn answer(&self, datagram: &[u8]) {
+        let (Ok(request), Ok(peer)) = (BindingRequest::parse(datagram), self.socket.peer_addr()) else {
+            return;
+        };
+        let mut success = Vec::new();
+        stun::write_success(&mut success, &request.transaction_id, peer, &stun::key(PASSWORD));
+        let _ = self.socket.try_send(&success); // as above
+    }
+
     /// Lets time pass and sends what DTLS has to say.
     pub async fn poll(&mut self) -> anyhow::Result<()> {
         self.connection.handle_timeout(Instant::now());
@@ -117,6 +130,7 @@ impl Leg {
     /// Takes a datagram apart in place.
     pub fn take(&mut self, datagram: &mut [u8]) -> Option<Datagram> {
         match datagram.first()? {
+            0..=3 => self.answer(datagram),
             20..=63 => self.connection.handle_datagram(Instant::now(), datagram),
             128..=191 => {
                 let (inbound, _) = self.srtp.as_mut()?;
