@@ -1,13 +1,15 @@
 //! `turn-load`: load for a TURN server on loopback, and the floor under it: a forwarder that knows no protocol.
 //!
-//! `benches/turn-vs-coturn` starts the servers and calls this; each command prints one line of JSON. `session` makes
-//! allocations, `traffic` drives packets through them, `control` and `flood` measure requests, with a `payer` beside the flood, `floor` is the forwarder,
+//! `benches/turn-vs-coturn` starts the servers and calls this, `benches/sfu-vs-janus` only `fan`; each command prints one line of
+//! JSON. `session` makes allocations, `traffic` drives packets through them, `control` and `flood` measure requests, with a `payer`
+//! beside the flood, `floor` is the forwarder,
 //! `process` reads what the server spent. One thread, to be pinned beside the server's core.
 
 #[path = "../../turn/tests/it/client.rs"]
 #[allow(dead_code)] // the tests use more of it
 mod client;
 mod control;
+mod fan;
 mod flood;
 mod floor;
 mod payer;
@@ -60,6 +62,8 @@ enum Command {
         #[arg(long)]
         pace: Option<f64>,
     },
+    /// Sealing and sending alone: what an SFU cannot leave out.
+    Fan(fan::Options),
     /// The forwarder: what relaying costs when nothing is looked at.
     Floor {
         /// How datagrams pass the kernel's border.
@@ -78,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         Command::Flood { server, pid, seconds, pace } => {
             serde_json::to_string(&flood::run(server, pid, Duration::from_secs_f64(seconds), pace)?)?
         }
+        Command::Fan(options) => serde_json::to_string(&fan::run(&options)?)?,
         Command::Floor { way, listen } => return floor::run(way, listen),
     };
     println!("{line}");
