@@ -99,7 +99,8 @@ impl Member {
 
 async fn announce(signal: &mut Signal, leg: &Leg, args: &LoadArgs) -> anyhow::Result<()> {
     let audio = args.audio.then(|| ("audio", "microphone", opus()));
-    let video = args.video.map(|_| ("video", "camera", vp8()));
+    let encodings = args.encodings().len();
+    let video = (encodings > 0).then(|| ("video", "camera", vp8(encodings)));
     for (kind, source, rtp) in audio.into_iter().chain(video) {
         let request = json!({"type": "produce", "transportId": leg.id, "kind": kind, "source": source,
                              "rtpParameters": rtp});

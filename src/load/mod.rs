@@ -48,6 +48,9 @@ pub struct LoadArgs {
     /// Each publisher sends video of this bit rate, such as 1.2Mbps or 300kbps.
     #[arg(long, value_parser = bitrate)]
     video: Option<u64>,
+    /// Each publisher sends video in three encodings of 150, 500 and 1500 kb/s.
+    #[arg(long, conflicts_with = "video")]
+    simulcast: bool,
     /// Each publisher sends audio.
     #[arg(long)]
     audio: bool,
@@ -63,6 +66,16 @@ pub struct LoadArgs {
     /// The report as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// As cameras do it in browsers, from the smallest.
+const SIMULCAST_BPS: [u64; 3] = [150_000, 500_000, 1_500_000];
+
+impl LoadArgs {
+    /// Bits per second of each encoding of a publisher's video.
+    fn encodings(&self) -> Vec<u64> {
+        if self.simulcast { SIMULCAST_BPS.to_vec() } else { self.video.into_iter().collect() }
+    }
 }
 
 /// Bits per second.
@@ -117,8 +130,8 @@ pub fn run(args: &LoadArgs) -> ExitCode {
 }
 
 fn measure(args: &LoadArgs) -> anyhow::Result<Report> {
-    if args.video.is_none() && !args.audio {
-        bail!("--video, --audio: nothing to send; give one of them or both");
+    if args.encodings().is_empty() && !args.audio {
+        bail!("--video, --simulcast, --audio: nothing to send; give at least one of them");
     }
     let server = Server::new(&args.url, args.secret.as_deref()).context("--url")?;
     let before = args.server_pid.map(Usage::of).transpose().context("--server-pid")?;

@@ -27,14 +27,19 @@ const PAYLOAD_BYTES_MIN: usize = 4 + 10 + 8;
 const VIDEO_SSRC: u32 = 0x1000;
 const AUDIO_SSRC: u32 = 0x2000;
 
-/// VP8 in one encoding, as it is announced to `produce`.
-pub fn vp8() -> Value {
+/// VP8 in so many encodings, as it is announced to `produce`.
+pub fn vp8(encodings: usize) -> Value {
+    let encodings: Vec<Value> = (0..encodings).map(|at| json!({"ssrc": video_ssrc(at)})).collect();
     json!({
         "mid": "1",
         "codecs": [{"mimeType": "video/VP8", "payloadType": 96, "clockRate": 90000, "parameters": {},
                     "rtcpFeedback": [{"type": "nack", "parameter": "pli"}]}],
-        "headerExtensions": [], "encodings": [{"ssrc": VIDEO_SSRC}], "rtcp": {"cname": "load"}
+        "headerExtensions": [], "encodings": encodings, "rtcp": {"cname": "load"}
     })
+}
+
+fn video_ssrc(encoding: usize) -> u32 {
+    VIDEO_SSRC + encoding as u32 // below ten
 }
 
 /// Opus, as it is announced to `produce`.
@@ -81,7 +86,9 @@ impl Stream {
 /// Sends until told to stop.
 pub async fn publish(mut leg: Leg, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut audio = shared.args.audio.then(|| Stream::new(111, AUDIO_SSRC, AUDIO_EVERY));
-    let mut video = shared.args.video.map(|bps| (Stream::new(96, VIDEO_SSRC, VIDEO_EVERY), Frames::new(bps)));
+    let encodings = shared.args.encodings().into_iter().enumerate();
+    let mut videos: Vec<(Stream, Frames)> =
+        encodings.map(|(at, bps)| (Stream::new(96, video_ssrc(at), VIDEO_EVERY), Frames::new(bps))).collect();
     let mut consent = Instant::now();
     let mut datagram = [0; 2048];
     loop {
@@ -91,7 +98,7 @@ pub async fn publish(mut leg: Leg, shared: Arc<Shared>, mut stopped: watch::Rece
             audio.timestamp = audio.timestamp.wrapping_add(960);
             audio.due += audio.every;
         }
-        if let Some((video, frames)) = video.as_mut().filter(|(video, _)| video.due <= now) {
+        for (video, frames) in videos.iter_mut().filter(|(video, _)| video.due <= now) {
             frames.send(video, &mut leg, &shared);
             video.due += video.every;
         }
@@ -100,16 +107,19 @@ pub async fn publish(mut leg: Leg, shared: Arc<Shared>, mut stopped: watch::Rece
             let _ = leg.poll().await;
             consent = now + CONSENT_EVERY;
         }
-        let streams = audio.iter().chain(video.iter().map(|(video, _)| video));
+        let streams = audio.iter().chain(videos.iter().map(|(video, _)| video));
         let due = streams.map(|stream| stream.due).fold(consent, Instant::min);
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             () = tokio::time::sleep_until(due.into()) => {}
             _ = leg.readable() => while let Some(length) = leg.try_recv(&mut datagram) {
                 let opened = leg.take(&mut datagram[..length]);
-                if let (Some(Datagram::Rtcp(length)), Some((_, frames))) = (opened, &mut video) {
+                if let Some(Datagram::Rtcp(length)) = opened {
                     feedback::parse(&datagram[..length], |item| {
-                        frames.key |= matches!(item, Item::KeyframeRequest { .. });
+                        if let Item::KeyframeRequest { ssrc } = item {
+                            let asked = videos.iter_mut().filter(|(video, _)| video.ssrc == ssrc);
+                            asked.for_each(|(_, frames)| frames.key = true);
+                        }
                     });
                 }
             }

@@ -52,6 +52,19 @@ fn two_publishers_reach_three_subscribers() {
 }
 
 #[test]
+fn of_three_encodings_subscribers_get_one() {
+    let server = Server::start();
+    let url = format!("http://{}", server.http);
+    let output = load(&["--url", &url, "--subscribers", "2", "--simulcast", "--seconds", "2", "--json"]);
+    let report = report(&output);
+    assert_eq!((&report["joinsOk"], &report["packetsLost"]), (&3.into(), &0.into()), "{report}");
+    // 30 × (1 + 2 + 6) packets a second are sent; the largest encoding, six of nine, goes to both.
+    let count = |name: &str| report[name].as_f64().expect("a number");
+    let share = count("packetsReceived") / count("packetsSent");
+    assert!((0.5..1.6).contains(&share), "{report}");
+}
+
+#[test]
 fn publishers_in_step_lose_nothing() {
     let server = Server::start();
     let url = format!("http://{}", server.http);
@@ -78,7 +91,7 @@ fn what_is_wrong_is_named() {
     let url = format!("ws://{}", server.http);
     for (arguments, code, named) in [
         (&["--url", "nonsense", "--audio"][..], 2, "--url"),
-        (&["--url", &url], 2, "--video, --audio"),
+        (&["--url", &url], 2, "--video, --simulcast, --audio"),
         (&["--url", &url, "--audio", "--server-pid", "4294967295"], 2, "--server-pid"),
         (
             &["--url", &url, "--audio", "--seconds", "1", "--secret", "not the server's secret, but as long"],
