@@ -120,8 +120,11 @@ pub fn run(data: &[u8]) {
                 let room = oracle.rooms.remove(&conn);
                 oracle.look(&mut world);
                 let seat = connect(&mut world, &mut oracle, &mut next, USERS[who], resume.as_deref());
-                if let (Some(room), true) = (room, seat.session == resume && resume.is_some()) {
-                    oracle.rooms.insert(seat.conn, room);
+                if resume.is_some() && seat.session == resume {
+                    oracle.rooms.extend(room.map(|room| (seat.conn, room)));
+                    // What the session has asked for is answered to its new connection.
+                    let asked = oracle.requests.values_mut().filter(|(asker, _)| *asker == conn);
+                    asked.for_each(|(asker, _)| *asker = seat.conn);
                 }
                 seats[who] = seat;
             }
