@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::text;
-use prometheus_client::metrics::{counter, family, gauge};
+use prometheus_client::metrics::{counter, family, gauge, info};
 use prometheus_client::registry;
 
 /// Only ever goes up. Clones count together.
@@ -17,19 +17,24 @@ pub type Counter = counter::Counter<u64, AtomicU64>;
 /// Goes up and down. Clones count together.
 pub type Gauge = gauge::Gauge<i64, AtomicI64>;
 
-type Label = [(&'static str, &'static str); 1];
+type Labels = Vec<(&'static str, &'static str)>;
 
 /// A counter per value of one label, for example per reason of a drop.
 #[derive(Debug, Clone)]
 pub struct Counters {
     label: &'static str,
-    family: family::Family<Label, Counter>,
+    family: family::Family<Labels, Counter>,
 }
 
 impl Counters {
     /// The counter of one label value; keep it where it is counted often.
     pub fn with(&self, value: &'static str) -> Counter {
-        self.family.get_or_create_owned(&[(self.label, value)])
+        self.family.get_or_create_owned(&vec![(self.label, value)])
+    }
+
+    /// The counter of one label value and one of another label, likewise.
+    pub fn with_also(&self, value: &'static str, also: (&'static str, &'static str)) -> Counter {
+        self.family.get_or_create_owned(&vec![(self.label, value), also])
     }
 
     /// Adds one. For places that are not hot: it looks the value up.
@@ -39,7 +44,7 @@ impl Counters {
 
     /// Adds `count`, likewise.
     pub fn add(&self, value: &'static str, count: u64) {
-        self.family.get_or_create(&[(self.label, value)]).inc_by(count);
+        self.family.get_or_create(&vec![(self.label, value)]).inc_by(count);
     }
 }
 
@@ -47,13 +52,13 @@ impl Counters {
 #[derive(Debug, Clone)]
 pub struct Gauges {
     label: &'static str,
-    family: family::Family<Label, Gauge>,
+    family: family::Family<Labels, Gauge>,
 }
 
 impl Gauges {
     /// The gauge of one label value.
     pub fn with(&self, value: &'static str) -> Gauge {
-        self.family.get_or_create_owned(&[(self.label, value)])
+        self.family.get_or_create_owned(&vec![(self.label, value)])
     }
 }
 
@@ -75,6 +80,7 @@ enum Metric {
     Gauge(Gauge),
     Counters(Counters),
     Gauges(Gauges),
+    Info,
 }
 
 /// Every metric's name begins with it.
@@ -120,6 +126,15 @@ impl Registry {
         }
     }
 
+    /// What this process is, as labels of a metric that is always 1: `name` without prefix and without `_info`. The operator's
+    /// words, never a client's. The first to say it is believed.
+    pub fn info(&self, name: &'static str, help: &str, labels: Vec<(&'static str, String)>) {
+        let mut inner = self.lock();
+        if inner.known.insert(name, Metric::Info).is_none() {
+            inner.registry.register(format!("{PREFIX}_{name}"), help, info::Info::new(labels));
+        }
+    }
+
     /// Everything, in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -139,6 +154,7 @@ impl Registry {
             Metric::Gauge(gauge) => inner.registry.register(full, help, gauge.clone()),
             Metric::Counters(counters) => inner.registry.register(full, help, counters.family.clone()),
             Metric::Gauges(gauges) => inner.registry.register(full, help, gauges.family.clone()),
+            Metric::Info => unreachable!("`info` registers itself"),
         }
         inner.known.insert(name, metric.clone());
         metric
@@ -169,6 +185,9 @@ mod tests {
         registry.counter("calls", "Calls that ended").inc();
         registry.gauge("rooms", "Rooms that are open").set(3);
         registry.gauges("workers", "Workers", "state").with("idle").inc();
+        registry.counters("bytes", "Bytes", "to").with_also("peer", ("transport", "udp")).inc_by(7);
+        registry.info("turn", "What the relay is", vec![("realm", "a \"b\"".into())]);
+        registry.info("turn", "What the relay is", vec![("realm", "another".into())]);
         let text = registry.encode();
         for line in [
             "# HELP causeway_media_drops Datagrams that were dropped.",
@@ -177,6 +196,8 @@ mod tests {
             "causeway_calls_total 1",
             "causeway_rooms 3",
             "causeway_workers{state=\"idle\"} 1",
+            "causeway_bytes_total{to=\"peer\",transport=\"udp\"} 7",
+            "causeway_turn_info{realm=\"a \\\"b\\\"\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

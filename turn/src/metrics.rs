@@ -2,6 +2,7 @@
 
 use common::metrics::{Counter, Counters, Gauge, Registry};
 
+use crate::relay::Transport;
 use crate::stun::attributes::ErrorCode;
 
 /// Why a datagram or a message went no further.
@@ -72,17 +73,34 @@ impl DropReason {
     }
 }
 
+/// What was relayed one way for clients of one transport.
+#[derive(Debug, Clone)]
+pub struct Relayed {
+    /// Of payload, on connections to peers too.
+    pub bytes: Counter,
+    packets: Counter,
+}
+
+impl Relayed {
+    /// Counts a datagram's payload.
+    pub fn packet(&self, bytes: usize) {
+        self.bytes.inc_by(bytes as u64);
+        self.packets.inc();
+    }
+}
+
+/// One for each kind of [`Transport`].
+type PerTransport<T> = [T; Transport::NAMES.len()];
+
 /// The relay's metrics. Clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Allocations there are.
     pub allocations: Gauge,
-    /// Requests that proved no password although they tried, or with a stale nonce.
-    pub auth_failures: Counter,
-    /// Payload bytes from clients to peers.
-    pub bytes_to_peers: Counter,
-    /// Payload bytes from peers to clients.
-    pub bytes_to_clients: Counter,
+    allocated: PerTransport<Counter>,
+    auth_failures: PerTransport<Counter>,
+    to_peers: PerTransport<Relayed>,
+    to_clients: PerTransport<Relayed>,
     /// Requests of users that were refused, by STUN's error code.
     refused: Counters,
     /// By [`DropReason`].
@@ -93,13 +111,27 @@ impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Self {
         let bytes = registry.counters("turn_relayed_bytes", "Payload bytes relayed", "to");
+        let packets = registry.counters("turn_relayed_packets", "Datagrams relayed", "to");
+        let relayed = |to| {
+            Transport::NAMES.map(|name| {
+                let [bytes, packets] = [&bytes, &packets].map(|all| all.with_also(to, ("transport", name)));
+                Relayed { bytes, packets }
+            })
+        };
+        let by_transport = |name, help| {
+            let counters = registry.counters(name, help, "transport");
+            Transport::NAMES.map(|transport| counters.with(transport))
+        };
         let drops = registry.counters("turn_drops", "Datagrams that the relay dropped", "reason");
         Self {
             allocations: registry.gauge("turn_allocations", "TURN allocations"),
-            auth_failures: registry
-                .counter("turn_auth_failures", "TURN requests with wrong or stale credentials"),
-            bytes_to_peers: bytes.with("peer"),
-            bytes_to_clients: bytes.with("client"),
+            allocated: by_transport("turn_allocated", "TURN allocations that were made"),
+            auth_failures: by_transport(
+                "turn_auth_failures",
+                "TURN requests with wrong or stale credentials",
+            ),
+            to_peers: relayed("peer"),
+            to_clients: relayed("client"),
             refused: registry.counters(
                 "turn_refused",
                 "TURN requests with good credentials that were refused",
@@ -107,6 +139,32 @@ impl Metrics {
             ),
             drops: DropReason::ALL.map(|reason| drops.with(reason.as_str())),
         }
+    }
+
+    /// From clients of this transport to peers.
+    pub fn to_peers(&self, client: Transport) -> &Relayed {
+        &self.to_peers[client.index()]
+    }
+
+    /// From peers to clients of this transport.
+    pub fn to_clients(&self, client: Transport) -> &Relayed {
+        &self.to_clients[client.index()]
+    }
+
+    /// Counts an allocation that is made; its end is told to [`Self::allocations`].
+    pub fn allocate(&self, client: Transport) {
+        self.allocations.inc();
+        self.allocated[client.index()].inc();
+    }
+
+    /// Counts a request that proved no password although it tried, or with a stale nonce.
+    pub fn fail_auth(&self, client: Transport) {
+        self.auth_failures[client.index()].inc();
+    }
+
+    /// How many of these there were.
+    pub fn auth_failures(&self) -> u64 {
+        self.auth_failures.iter().map(Counter::get).sum()
     }
 
     /// Counts the refusal of a request whose sender had proved who it is.

@@ -147,6 +147,8 @@ pub fn start(
     }
 
     let ledger = Ledger::new(&settings.relay, workers, random()?, Instant::now());
+    let realm = ("realm", settings.relay.realm.clone());
+    registry.info("turn", "What the relay serves", vec![realm]);
     let (post, mailboxes) = Post::new(workers, registry);
     let (standing, stop) = (SharedStanding::default(), CancellationToken::new());
     let tls = certificate.as_ref().filter(|_| settings.transports.tls).map(tls::Tls::new);

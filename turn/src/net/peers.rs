@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::worker::Worker;
 use crate::metrics::Metrics;
-use crate::relay::{ConnectionId, Input, PeerConnectionId, RelayedAddr};
+use crate::relay::{ConnectionId, Input, PeerConnectionId, RelayedAddr, Transport};
 
 /// Peers that the kernel keeps for a relay socket while we look at one.
 const BACKLOG: i32 = 16;
@@ -126,15 +126,16 @@ impl Splice {
         mut reader: impl AsyncRead + Unpin,
         mut writer: impl AsyncWrite + Unpin,
         first: &[u8],
-        metrics: &Metrics,
+        (metrics, client): (&Metrics, Transport),
     ) {
         let (mut from_peer, mut to_peer) = self.stream.into_split();
         let up = async {
             to_peer.write_all(first).await?;
-            metrics.bytes_to_peers.inc_by(first.len() as u64);
-            copy(&mut reader, &mut to_peer, &metrics.bytes_to_peers).await
+            let bytes = &metrics.to_peers(client).bytes;
+            bytes.inc_by(first.len() as u64);
+            copy(&mut reader, &mut to_peer, bytes).await
         };
-        let down = copy(&mut from_peer, &mut writer, &metrics.bytes_to_clients);
+        let down = copy(&mut from_peer, &mut writer, &metrics.to_clients(client).bytes);
         let ended = tokio::select! {
             ended = async { tokio::try_join!(up, down) } => ended.map(drop),
             () = self.closed.cancelled() => Ok(()),

@@ -190,7 +190,7 @@ async fn serve(
         End::Leaves(home) => Served::Leaves(home),
         End::Spliced(splice) => {
             let (peer, metrics) = (splice.connection, worker.borrow().metrics());
-            splice.carry(reader, writer, received, &metrics).await;
+            splice.carry(reader, writer, received, (&metrics, client.transport)).await;
             peers::ended(worker, peer);
             Served::Ended(None)
         }

@@ -205,7 +205,8 @@ impl Relay {
         if !self.within_bandwidth(way.id, Direction::Up, payload.len()) {
             return self.drop(DropReason::Bandwidth);
         }
-        self.metrics.bytes_to_peers.inc_by(payload.len() as u64);
+        let transport = self.allocation(way.id).client.transport;
+        self.metrics.to_peers(transport).packet(payload.len());
         let to = match way.hop {
             Hop::Peer { from, peer } => Destination::Peer { from, peer },
             Hop::Media { from, to } => Destination::Media { from, to },
@@ -229,7 +230,7 @@ impl Relay {
             None => (self.data_indication(to.peer, payload.len()), padding),
         };
         let Some(prefix) = prefix else { return self.drop(DropReason::TooLong) };
-        self.metrics.bytes_to_clients.inc_by(payload.len() as u64);
+        self.metrics.to_clients(client.transport).packet(payload.len());
         let to = Destination::Client { client, prefix, padding };
         self.outputs.push_back(Output::Forward { to, payload });
     }

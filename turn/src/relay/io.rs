@@ -36,14 +36,22 @@ impl Transport {
         matches!(self, Self::Tcp(_) | Self::Tls(_))
     }
 
+    /// Labels of metrics, by [`Self::index`].
+    pub const NAMES: [&'static str; 4] = ["udp", "tcp", "tls", "dtls"];
+
+    /// Of the kind, whichever connection it is.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Udp => 0,
+            Self::Tcp(_) => 1,
+            Self::Tls(_) => 2,
+            Self::Dtls => 3,
+        }
+    }
+
     /// The label of metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp(_) => "tcp",
-            Self::Tls(_) => "tls",
-            Self::Dtls => "dtls",
-        }
+        Self::NAMES[self.index()]
     }
 }
 

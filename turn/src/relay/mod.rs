@@ -305,7 +305,7 @@ impl Relay {
         self.by_relayed.extend(allocation.sides().map(|side| (side.relayed, id)));
         self.expiries.extend(allocation.expires().map(|at| (at, id)));
         self.last_routes = LastRoutes::default();
-        self.metrics.allocations.inc();
+        self.metrics.allocate(client.transport);
         self.ledger.count_allocation(self.worker);
         id
     }

@@ -95,7 +95,7 @@ impl Relay {
     /// An error before the credentials were proved, with what the client needs to prove them.
     pub(super) fn challenge(&mut self, client: ClientAddr, message: &Message<'_>, code: ErrorCode) {
         if message.has_integrity() {
-            self.metrics.auth_failures.inc();
+            self.metrics.fail_auth(client.transport);
         }
         if client.transport == Transport::Udp && !self.strangers.take(client.remote.ip(), self.now) {
             return self.drop(DropReason::StrangerLimit);

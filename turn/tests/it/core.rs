@@ -210,7 +210,7 @@ fn wrong_credentials_get_nothing() {
     bare.integrity(&client.key);
     assert_eq!(world.ask_code(udp(A), &bare.finish()), 400);
     assert_eq!(world.relay.allocations(), 0);
-    assert_eq!(world.metrics.auth_failures.get(), 6);
+    assert_eq!(world.metrics.auth_failures(), 6);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn a_client_connects_to_a_peer() {
     assert_eq!(&received, b"before anybody listens and after");
     carries_everything(&mut data, &mut peer);
     carries_everything(&mut peer, &mut data);
-    let bytes = format!("turn_relayed_bytes_total{{to=\"peer\"}} {BULK_BYTES}\n");
+    let bytes = format!("turn_relayed_bytes_total{{to=\"peer\",transport=\"tcp\"}} {BULK_BYTES}\n");
     assert!(registry.encode().contains(&bytes), "{}", registry.encode());
 }
 

@@ -91,10 +91,17 @@ fn a_hundred_clients_that_come_and_vanish_leave_nothing_behind() {
     until("a relay socket", || relay_sockets() == 0);
     until("a connection", || gate.total() == 0);
     let text = registry.encode();
-    let relayed =
-        text.lines().find_map(|line| line.strip_prefix("causeway_turn_relayed_bytes_total{to=\"peer\"} "));
+    let relayed = |transport: &str| -> usize {
+        let prefix = format!("causeway_turn_relayed_bytes_total{{to=\"peer\",transport=\"{transport}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&*prefix));
+        line.expect("it is registered").parse().expect("a number")
+    };
     let visits = visits.into_inner();
     assert!(visits >= 3 * CLIENTS, "they came {visits} times");
     let bytes = visits * (b"by indication".len() + b"by channel".len());
-    assert_eq!(relayed, Some(&*bytes.to_string()), "and each of them relayed");
+    let all = ["udp", "tcp", "tls"].map(relayed);
+    assert!(
+        all.iter().sum::<usize>() == bytes && !all.contains(&0),
+        "each of them relayed: {all:?} of {bytes}"
+    );
 }
