@@ -202,6 +202,6 @@ async fn a_storm_of_bad_credentials_allocates_nothing_and_the_relay_goes_on() {
     })
     .await;
     assert_eq!(server.metric("causeway_turn_allocations").await, 2, "hers, and of who pays");
-    assert!(server.metric("causeway_turn_auth_failures_total").await >= 5000);
+    assert!(server.metric("causeway_turn_auth_failures_total{transport=\"udp\"}").await >= 5000);
     assert!(server.metric("causeway_turn_drops_total{reason=\"stranger_limit\"}").await > 0);
 }
