@@ -157,14 +157,24 @@ pub fn start(
     Ok(handle)
 }
 
+/// Any free port of UDP may be taken for TCP: so often another one is tried when the port is ours to choose.
+const FREE_PORT_TRIES: usize = 16;
+
 fn bind(address: SocketAddr, with_tcp: bool) -> io::Result<(UdpSocket, Option<TcpListener>)> {
     let named = |what: &str, error: io::Error| {
         io::Error::new(error.kind(), format!("media.port: {what} {address}: {error}"))
     };
-    let udp = UdpSocket::bind(address).map_err(|error| named("UDP", error))?;
-    let tcp = with_tcp
-        .then(|| TcpListener::bind(udp.local_addr()?))
-        .transpose()
-        .map_err(|error| named("TCP", error))?;
-    Ok((udp, tcp))
+    let mut left = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        let udp = UdpSocket::bind(address).map_err(|error| named("UDP", error))?;
+        if !with_tcp {
+            return Ok((udp, None));
+        }
+        left -= 1;
+        match TcpListener::bind(udp.local_addr()?) {
+            Ok(tcp) => return Ok((udp, Some(tcp))),
+            Err(error) if left > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(named("TCP", error)),
+        }
+    }
 }
