@@ -6,6 +6,7 @@ use common::ids::{ConsumerId, PeerId, RoomId};
 use common::rtp_parameters::RtpParameters;
 
 use crate::ortc::uri;
+use crate::producer::Producer;
 use crate::reception::KEPT_MAX;
 use crate::rewrite::{Numbers, Rewriter};
 use crate::select::Selector;
@@ -34,13 +35,15 @@ pub struct ConsumerExtensions {
     pub abs_send_time: Option<u8>,
     /// Transport-wide sequence number.
     pub transport_cc: Option<u8>,
+    /// Dependency descriptor, where the publisher's is passed through.
+    pub descriptor: Option<u8>,
     /// The publisher's id and ours, for what is passed through.
     pub translate: Vec<(u8, u8)>,
 }
 
 impl ConsumerExtensions {
     /// From what both sides were told.
-    pub fn new(rtp: &RtpParameters, source: &[(String, u8)]) -> Self {
+    pub fn new(rtp: &RtpParameters, source: &Producer) -> Self {
         let id_of = |uri: &str| rtp.header_extensions.iter().find(|it| it.uri == uri).map(|it| it.id);
         let passed = [
             uri::AUDIO_LEVEL,
@@ -50,13 +53,14 @@ impl ConsumerExtensions {
             uri::PLAYOUT_DELAY,
         ];
         let translate = passed.into_iter().filter_map(|uri| {
-            let from = source.iter().find(|(known, _)| known == uri)?.1;
+            let from = source.extension_ids.iter().find(|(known, _)| known == uri)?.1;
             Some((from, id_of(uri)?))
         });
         Self {
             mid: id_of(uri::MID),
             abs_send_time: id_of(uri::ABS_SEND_TIME),
             transport_cc: id_of(uri::TRANSPORT_CC),
+            descriptor: id_of(uri::DEPENDENCY_DESCRIPTOR).filter(|_| source.passes_descriptors()),
             translate: translate.collect(),
         }
     }
@@ -131,11 +135,11 @@ impl Consumer {
         (room, peer, id): (RoomId, PeerId, ConsumerId),
         (producer, transport): (usize, usize),
         rtp: &RtpParameters,
-        source_extensions: &[(String, u8)],
-        encodings: usize,
+        source: &Producer,
         random: u64,
     ) -> Self {
         let encoding = rtp.encodings.first().cloned().unwrap_or_default();
+        let extensions = ConsumerExtensions::new(rtp, source);
         let rtx_payload_type = rtp.codecs.get(1).map(|codec| codec.payload_type);
         Self {
             room,
@@ -152,8 +156,8 @@ impl Consumer {
             rtx_sequence: 1 + (random >> 48) % 0x7fff,
             mid: rtp.mid.clone().unwrap_or_default(),
             cname: rtp.rtcp.cname.clone().unwrap_or_default(),
-            extensions: ConsumerExtensions::new(rtp, source_extensions),
-            selector: Selector::new(encodings),
+            extensions,
+            selector: Selector::new(source.encodings.len()),
             preferred: (u8::MAX, None),
             allocated: Some((u8::MAX, u8::MAX)),
             rewriter: Rewriter::new(random),

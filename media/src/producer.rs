@@ -263,6 +263,14 @@ impl Producer {
             && (self.codec != Codec::Av1 || self.extensions.dependencies.is_some())
     }
 
+    /// Whether subscribers get its dependency descriptors. Those of several encodings would be one stream with several
+    /// structures and numberings.
+    pub fn passes_descriptors(&self) -> bool {
+        self.extensions.dependencies.is_some()
+            && self.consumer_type == ConsumerType::Svc
+            && self.encodings.len() == 1
+    }
+
     /// What added to a timestamp of encoding `to` gives that of encoding `from` for the same moment, as far as sender
     /// reports tell.
     pub fn alignment(&self, from: usize, to: usize) -> Option<u32> {

@@ -181,8 +181,10 @@ pub struct Kept {
     pub timestamp: u32,
     /// M bit.
     pub marker: bool,
-    /// What its descriptors say; the extensions that said it are not kept.
+    /// What its descriptors say.
     pub frame: Frame,
+    /// The dependency descriptor that goes to subscribers; no other extension is kept.
+    pub descriptor: Vec<u8>,
     /// Without header and padding.
     pub payload: Vec<u8>,
 }
@@ -203,6 +205,7 @@ impl Store {
         timestamp: u32,
         marker: bool,
         frame: Frame,
+        descriptor: &[u8],
         payload: &[u8],
     ) -> bool {
         if sequence + KEPT_MAX as u64 <= self.newest {
@@ -221,6 +224,8 @@ impl Store {
         slot.timestamp = timestamp;
         slot.marker = marker;
         slot.frame = frame;
+        slot.descriptor.clear();
+        slot.descriptor.extend_from_slice(descriptor);
         slot.payload.clear();
         slot.payload.extend_from_slice(payload);
         true
@@ -270,11 +275,14 @@ mod tests {
     #[test]
     fn kept_packets_are_found_until_others_take_their_place() {
         let mut store = Store::default();
-        assert!(store.keep(0, 5, true, Frame::default(), b"zero"));
-        assert!(!store.keep(0, 5, true, Frame::default(), b"zero"));
+        assert!(store.keep(0, 5, true, Frame::default(), b"", b"zero"));
+        assert!(!store.keep(0, 5, true, Frame::default(), b"", b"zero"));
         assert_eq!(store.find(0).map(|kept| &kept.payload[..]), Some(&b"zero"[..]));
-        assert!(store.keep(KEPT_MAX as u64, 6, false, Frame::default(), b"next"));
+        assert!(store.keep(KEPT_MAX as u64, 6, false, Frame::default(), b"", b"next"));
         assert!(store.find(0).is_none());
-        assert!(!store.keep(0, 5, true, Frame::default(), b"zero"), "too old to be told from a repetition");
+        assert!(
+            !store.keep(0, 5, true, Frame::default(), b"", b"zero"),
+            "too old to be told from a repetition"
+        );
     }
 }

@@ -15,8 +15,9 @@ pub use extensions::{Extensions, HeaderExtensions, abs_send_time};
 /// Bytes of a header without CSRCs and extension.
 pub const FIXED_HEADER_LEN: usize = 12;
 
-/// Longest header that [`write_header`] makes: fourteen elements of seventeen bytes behind the fixed header.
-pub const HEADER_LEN_MAX: usize = FIXED_HEADER_LEN + 4 + 14 * 17 + 2;
+/// Longest header that [`write_header`] makes: behind the fixed header seventeen elements of up to eighteen bytes, a dependency
+/// descriptor, and what fills the last word.
+pub const HEADER_LEN_MAX: usize = FIXED_HEADER_LEN + 4 + 17 * 18 + 257 + 3;
 
 /// Whether a datagram whose first byte is in 128–191 carries RTCP (RFC 5761 §4: packet types 192–223).
 pub fn is_rtcp(datagram: &[u8]) -> bool {
@@ -132,14 +133,19 @@ pub fn write_header(
 /// Puts another value into an element of a header that [`write_header`] made; the length stays.
 pub fn replace_element(packet: &mut [u8], wanted: u8, value: &[u8]) {
     let Some(end) = header_len(packet).filter(|_| packet[0] & 0x10 != 0) else { return };
+    let one_byte = packet[FIXED_HEADER_LEN] == 0xbe;
     let mut at = FIXED_HEADER_LEN + 4;
-    while at < end {
-        let (id, length) = (packet[at] >> 4, usize::from(packet[at] & 0x0f) + 1);
+    while at + 1 < end {
+        let (id, length, head) = if one_byte {
+            (packet[at] >> 4, usize::from(packet[at] & 0x0f) + 1, 1)
+        } else {
+            (packet[at], usize::from(packet[at + 1]), 2)
+        };
         if id == wanted && length == value.len() {
-            packet[at + 1..at + 1 + length].copy_from_slice(value);
+            packet[at + head..at + head + length].copy_from_slice(value);
             return;
         }
-        at += if packet[at] == 0 { 1 } else { 1 + length };
+        at += if packet[at] == 0 { 1 } else { head + length };
     }
 }
 
@@ -233,9 +239,13 @@ mod tests {
         }
 
         #[test]
-        fn a_written_header_reads_back(mid in "[a-z0-9]{0,20}", twcc in any::<u16>(), sent in 0u32..1 << 24) {
+        fn a_written_header_reads_back(
+            mid in "[a-z0-9]{0,20}", twcc in any::<u16>(), sent in 0u32..1 << 24,
+            descriptor in proptest::collection::vec(any::<u8>(), 0..256),
+        ) {
             let extensions = HeaderExtensions {
                 mid: Some((1, mid.as_bytes())), abs_send_time: Some((2, sent)), transport_cc: Some((3, twcc)),
+                descriptor: Some((4, &descriptor)),
                 ..HeaderExtensions::default()
             };
             let mut out = [0xee; HEADER_LEN_MAX];
@@ -247,6 +257,7 @@ mod tests {
             prop_assert_eq!(header.extensions.find(1), fits.then_some(mid.as_bytes()));
             prop_assert_eq!(header.extensions.find(2), Some(&sent.to_be_bytes()[1..]));
             prop_assert_eq!(header.extensions.find(3), Some(&twcc.to_be_bytes()[..]));
+            prop_assert_eq!(header.extensions.find(4), (!descriptor.is_empty()).then_some(&descriptor[..]));
             let parsed_other = {
                 let mut other = out;
                 replace_element(&mut other[..len], 3, &[7, 9]);

@@ -165,12 +165,14 @@ test('a screen is a second producer, and closing it leaves the camera alone', as
 for (const codec of ['video/VP8', 'video/VP9', 'video/H264', 'video/AV1']) {
   test(`${codec} is published and decoded`, async () => {
     const room = `codec-${codec.split('/')[1]}`;
-    const svc = codec === 'video/VP9' ? { encodings: [{ scalabilityMode: 'L3T3_KEY' }] } : {};
+    const scalabilityMode = { 'video/VP9': 'L3T3_KEY', 'video/AV1': 'L3T3' }[codec];
+    const svc = scalabilityMode ? { encodings: [{ scalabilityMode }] } : {};
     const ann = await joined('ann', room, { publish: [['video', { codec, constraints: { width: 640, height: 360 }, ...svc }]] });
-    const bob = await joined('bob', room);
-    await until(`${codec} decodes`, async () => {
+    const bob = await joined('bob', room, { device: 'Device324' });
+    await until(`${codec} decodes, all of its layers`, async () => {
       const now = (await decoded(bob))['ann/camera'];
-      return now?.codec === codec && now.frames > 15;
+      if (now?.codec === codec && now.frames > 15 && now.width === 640) return true;
+      throw new Error(JSON.stringify(now));
     });
     await close(ann, bob);
   });

@@ -2,7 +2,7 @@
 
 use common::rtp_parameters::{
     LIST_MAX, MediaKind, RtcpParameters, RtpCapabilities, RtpCodecParameters, RtpEncodingParameters,
-    RtpParameters, RtxParameters,
+    RtpHeaderExtensionParameters, RtpParameters, RtxParameters,
 };
 
 use super::matching::{associated_payload_type, same_codec};
@@ -71,6 +71,21 @@ pub fn consumer_parameters(
         msid: consumable.msid.clone(),
         codecs,
     })
+}
+
+/// Adds the dependency descriptor, which a router offers in one direction only (contract §1.2): a device does not list it, and
+/// libwebrtc decodes no more than one spatial layer of AV1 without. Who does not know it leaves it aside (RFC 8285 §5).
+pub fn add_descriptor(consumer: &mut RtpParameters, router: &RtpCapabilities) {
+    let ours = router.header_extensions.iter().find(|ours| ours.uri == uri::DEPENDENCY_DESCRIPTOR);
+    let listed = |id| consumer.header_extensions.iter().any(|extension| extension.id == id);
+    if let Some(ours) = ours.filter(|ours| !listed(ours.preferred_id)) {
+        consumer.header_extensions.push(RtpHeaderExtensionParameters {
+            uri: ours.uri.clone(),
+            id: ours.preferred_id,
+            encrypt: false,
+            parameters: Default::default(),
+        });
+    }
 }
 
 /// Codecs that both have: router's payload types, the device's feedback, no orphaned rtx, no rtx for audio.

@@ -12,7 +12,7 @@ pub mod produce;
 mod tests;
 
 pub use capabilities::router_capabilities;
-pub use consume::{ConsumerIdentity, can_consume, consumer_parameters};
+pub use consume::{ConsumerIdentity, add_descriptor, can_consume, consumer_parameters};
 pub use produce::{Mapping, ProducerType, map_producer, validate};
 
 /// Header extension URIs.

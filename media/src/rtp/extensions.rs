@@ -14,6 +14,9 @@ const ONE_BYTE: u16 = 0xbede;
 /// Profile of the two-byte form; the low four bits are the application's.
 const TWO_BYTE: u16 = 0x1000;
 
+/// Longest element of the one-byte form.
+const SHORT_MAX: usize = 16;
+
 /// The elements of a header extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extensions<'a> {
@@ -72,8 +75,12 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
+/// Most elements that a consumer's packet carries beside the dependency descriptor.
+const TRANSLATED_MAX: usize = 14;
+
 /// What a consumer's packet carries; every other extension of the source is stripped. Elements of more than sixteen
-/// bytes, empty ones, and ids beyond 14 do not exist in the one-byte form and are left out.
+/// bytes, empty ones, and ids beyond 14 do not exist in the one-byte form and are left out; only a dependency descriptor
+/// may be longer, and brings the two-byte form with it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeaderExtensions<'a> {
     /// Id and text of the MID (RFC 9143).
@@ -82,6 +89,8 @@ pub struct HeaderExtensions<'a> {
     pub abs_send_time: Option<(u8, u32)>,
     /// Id and the transport-wide sequence number.
     pub transport_cc: Option<(u8, u16)>,
+    /// Id and bytes of the dependency descriptor (AV1).
+    pub descriptor: Option<(u8, &'a [u8])>,
     /// Elements of the source to copy: the id there and the id here.
     pub translate: &'a [(u8, u8)],
     /// The source's elements.
@@ -91,30 +100,49 @@ pub struct HeaderExtensions<'a> {
 impl HeaderExtensions<'_> {
     /// Writes the whole extension block; returns its length, zero without elements, `None` when it does not fit.
     pub(super) fn write(&self, out: &mut [u8]) -> Option<usize> {
+        match self.descriptor {
+            Some((id, data)) if data.len() > SHORT_MAX && data.len() <= 255 && id != 0 => {
+                self.write_as::<TWO_BYTE>(out)
+            }
+            _ => self.write_as::<ONE_BYTE>(out),
+        }
+    }
+
+    fn write_as<const PROFILE: u16>(&self, out: &mut [u8]) -> Option<usize> {
         let mut len = 4;
-        let mut put = |id: u8, data: &[u8]| -> Option<()> {
-            if !(1..=14).contains(&id) || !(1..=16).contains(&data.len()) {
+        let mut put = |id: u8, data: &[u8], longest: usize| -> Option<()> {
+            if !(1..=14).contains(&id) || data.is_empty() || data.len() > longest {
                 return Some(());
             }
-            let element = out.get_mut(len..len + 1 + data.len())?;
-            element[0] = id << 4 | (data.len() - 1) as u8;
-            element[1..].copy_from_slice(data);
-            len += element.len();
+            if PROFILE == ONE_BYTE {
+                let element = out.get_mut(len..len + 1 + data.len())?;
+                element[0] = id << 4 | (data.len() - 1) as u8;
+                element[1..].copy_from_slice(data);
+                len += element.len();
+            } else {
+                let element = out.get_mut(len..len + 2 + data.len())?;
+                element[..2].copy_from_slice(&[id, data.len() as u8]);
+                element[2..].copy_from_slice(data);
+                len += element.len();
+            }
             Some(())
         };
         if let Some((id, text)) = self.mid {
-            put(id, text)?;
+            put(id, text, SHORT_MAX)?;
         }
         if let Some((id, time)) = self.abs_send_time {
-            put(id, &time.to_be_bytes()[1..])?;
+            put(id, &time.to_be_bytes()[1..], SHORT_MAX)?;
         }
         if let Some((id, sequence)) = self.transport_cc {
-            put(id, &sequence.to_be_bytes())?;
+            put(id, &sequence.to_be_bytes(), SHORT_MAX)?;
+        }
+        if let Some((id, data)) = self.descriptor {
+            put(id, data, if PROFILE == ONE_BYTE { SHORT_MAX } else { 255 })?;
         }
         // Each target id once, so that a hostile source cannot make the header long by repeating an element.
-        for (from, to) in self.translate.iter().take(14) {
+        for (from, to) in self.translate.iter().take(TRANSLATED_MAX) {
             if let Some(data) = self.source.find(*from) {
-                put(*to, data)?;
+                put(*to, data, SHORT_MAX)?;
             }
         }
         if len == 4 {
@@ -122,7 +150,7 @@ impl HeaderExtensions<'_> {
         }
         let padded = len.next_multiple_of(4);
         out.get_mut(len..padded)?.fill(0);
-        out[..2].copy_from_slice(&ONE_BYTE.to_be_bytes());
+        out[..2].copy_from_slice(&PROFILE.to_be_bytes());
         out[2..4].copy_from_slice(&((padded / 4 - 1) as u16).to_be_bytes());
         Some(padded)
     }
@@ -167,6 +195,25 @@ mod tests {
         let len = wanted.write(&mut out).expect("room");
         assert_eq!(out[..len], [0xbe, 0xde, 0, 2, 0x21, 0x77, 0x78, 0x90, 0x55, 0, 0, 0]);
         assert_eq!(HeaderExtensions::default().write(&mut out), Some(0));
+    }
+
+    #[test]
+    fn a_long_descriptor_brings_the_two_byte_form() {
+        let descriptor = [7; 80];
+        let wanted = |descriptor| HeaderExtensions {
+            mid: Some((1, b"m")),
+            transport_cc: Some((5, 0x0203)),
+            descriptor: Some((7, descriptor)),
+            ..Default::default()
+        };
+        let mut out = [0xee; 128];
+        let len = wanted(&descriptor[..]).write(&mut out).expect("room");
+        assert_eq!(out[..4], [0x10, 0, 0, (len / 4 - 1) as u8]);
+        let read: Vec<_> = elements(0x1000, &out[4..len]);
+        assert_eq!(read, [(1, &b"m"[..]), (5, &[2, 3]), (7, &descriptor)]);
+        let len = wanted(&descriptor[..16]).write(&mut out).expect("room");
+        assert_eq!(out[..2], [0xbe, 0xde]);
+        assert_eq!(elements(0xbede, &out[4..len])[2], (7, &descriptor[..16]));
     }
 
     #[test]

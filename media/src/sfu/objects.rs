@@ -142,8 +142,13 @@ impl Sfu {
         let source = &self.producers[key];
         let mid = self.transports[slot].next_mid.to_string();
         let identity = ConsumerIdentity { mid: &mid, ssrc };
-        let rtp = ortc::consumer_parameters(source.kind, &source.consumable, capabilities, identity)
+        let mut rtp = ortc::consumer_parameters(source.kind, &source.consumable, capabilities, identity)
             .map_err(|_| MediaError::CannotConsume)?;
+        if source.passes_descriptors()
+            && let Some(room) = self.rooms.get(owner.room)
+        {
+            ortc::add_descriptor(&mut rtp, &room.capabilities);
+        }
         self.transports[slot].next_mid += 1;
         let random = self.rng.next_u64();
         let id = ConsumerId::new(&self.new_id()).expect("hexadecimal is an id");
@@ -157,8 +162,7 @@ impl Sfu {
             producer_paused: source.paused,
         };
         let names = (owner.room.clone(), owner.peer.clone(), id.clone());
-        let mut consumer =
-            Consumer::new(names, (key, slot), &rtp, &source.extension_ids, source.encodings.len(), random);
+        let mut consumer = Consumer::new(names, (key, slot), &rtp, source, random);
         consumer.selector.choose(source.encodings.iter().map(|it| it.flows(now)));
         let rtx_ssrc = consumer.rtx_ssrc;
         let consumer = self.consumers.insert(consumer);

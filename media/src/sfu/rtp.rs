@@ -32,6 +32,7 @@ struct Incoming<'a> {
     marker: bool,
     payload: &'a [u8],
     extensions: Extensions<'a>,
+    descriptor: &'a [u8],
     frame: Frame,
 }
 
@@ -113,11 +114,13 @@ impl Sfu {
             return self.export(key, &Saying::Packet(*plain));
         }
         let mut frame = codec::inspect(producer.codec, payload);
-        if let Some(descriptor) = producer.extensions.dependencies.and_then(|id| extensions.find(id)) {
+        let mut descriptor = &[][..];
+        if let Some(found) = producer.extensions.dependencies.and_then(|id| extensions.find(id)) {
+            descriptor = found;
             let newest = encoding.reception.newest().is_none_or(|newest| sequence > newest);
             codec::describe(&mut frame, descriptor, &mut encoding.structure, newest);
         }
-        if producer.nack && !encoding.store.keep(sequence, timestamp, marker, frame, payload) {
+        if producer.nack && !encoding.store.keep(sequence, timestamp, marker, frame, descriptor, payload) {
             return;
         }
         let returns = encoding.reception.last_heard.is_some() && !encoding.flows(now);
@@ -144,7 +147,17 @@ impl Sfu {
             self.encoding_returns(now, key, plain.encoding, frame.keyframe);
         }
         let encoding = plain.encoding;
-        let incoming = Incoming { encoding, sequence, newest, timestamp, marker, payload, extensions, frame };
+        let incoming = Incoming {
+            encoding,
+            sequence,
+            newest,
+            timestamp,
+            marker,
+            payload,
+            extensions,
+            descriptor,
+            frame,
+        };
         self.export(key, &Saying::Packet(*plain));
         let send_time = abs_send_time(self.unix_start + now.saturating_duration_since(self.start));
         let Self { producers, consumers, transports, outbox, counters, timers, .. } = self;
@@ -238,7 +251,8 @@ impl Sfu {
             timestamp: numbers.timestamp,
             ssrc,
         };
-        let out = Outgoing { fields, sequence, original: None, numbers, sort: Sort::Padding };
+        let out =
+            Outgoing { fields, sequence, original: None, numbers, descriptor: &[], sort: Sort::Padding };
         let transport = &mut self.transports[consumer.transport];
         let (frame, source) = (Frame::default(), Extensions::default());
         write(now, send_time, consumer, transport, &out, &PADDING, &frame, source, &mut self.outbox)
@@ -289,8 +303,14 @@ impl Sfu {
             timestamp: sent.numbers.timestamp,
             ssrc,
         };
-        let out =
-            Outgoing { fields, sequence, original: Some(wire), numbers: sent.numbers, sort: Sort::Repeated };
+        let out = Outgoing {
+            fields,
+            sequence,
+            original: Some(wire),
+            numbers: sent.numbers,
+            descriptor: &kept.descriptor,
+            sort: Sort::Repeated,
+        };
         let transport = &mut self.transports[consumer.transport];
         if write(
             now,
@@ -387,7 +407,8 @@ fn forward(
         ssrc: consumer.ssrc,
     };
     let sort = if producer.kind == MediaKind::Video { Sort::Paced } else { Sort::Urgent };
-    let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers, sort };
+    let descriptor = incoming.descriptor;
+    let out = Outgoing { fields, sequence: numbers.sequence, original: None, numbers, descriptor, sort };
     if write(
         now,
         send_time,
@@ -412,7 +433,7 @@ fn forward(
 }
 
 /// The first packet of a keyframe was late or had to be repeated: what came behind it and was of no use then follows from
-/// the store, without header extensions, which are not kept.
+/// the store, without header extensions other than the dependency descriptor.
 #[allow(clippy::too_many_arguments)] // as above
 fn catch_up(
     now: Instant,
@@ -436,6 +457,7 @@ fn catch_up(
             marker: kept.marker,
             payload: &kept.payload,
             extensions: Extensions::default(),
+            descriptor: &kept.descriptor,
             frame: kept.frame,
         };
         forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);
@@ -443,11 +465,12 @@ fn catch_up(
 }
 
 /// A packet to write: its header, its extended number in its own stream, and for a retransmission the original's number.
-struct Outgoing {
+struct Outgoing<'a> {
     fields: HeaderFields,
     sequence: u64,
     original: Option<u16>,
     numbers: Numbers,
+    descriptor: &'a [u8],
     sort: Sort,
 }
 
@@ -470,7 +493,7 @@ fn write(
     send_time: u32,
     consumer: &Consumer,
     transport: &mut Transport,
-    out: &Outgoing,
+    out: &Outgoing<'_>,
     payload: &[u8],
     frame: &Frame,
     source: Extensions<'_>,
@@ -485,6 +508,7 @@ fn write(
         mid: consumer.extensions.mid.map(|id| (id, consumer.mid.as_bytes())),
         abs_send_time: consumer.extensions.abs_send_time.map(|id| (id, send_time)),
         transport_cc,
+        descriptor: consumer.extensions.descriptor.map(|id| (id, out.descriptor)),
         translate: &consumer.extensions.translate,
         source,
     };
@@ -498,7 +522,7 @@ fn write(
 fn wait(
     consumer: &Consumer,
     transport: &mut Transport,
-    out: &Outgoing,
+    out: &Outgoing<'_>,
     payload: &[u8],
     frame: &Frame,
     source: Extensions<'_>,
@@ -511,6 +535,7 @@ fn wait(
         mid: ids.mid.map(|id| (id, consumer.mid.as_bytes())),
         abs_send_time: ids.abs_send_time.map(|id| (id, 0)),
         transport_cc: ids.transport_cc.map(|id| (id, 0)),
+        descriptor: ids.descriptor.map(|id| (id, out.descriptor)),
         translate: &ids.translate,
         source,
     };
@@ -524,7 +549,7 @@ fn wait(
 /// Appends a plain packet.
 fn compose(
     bytes: &mut Vec<u8>,
-    out: &Outgoing,
+    out: &Outgoing<'_>,
     extensions: &HeaderExtensions<'_>,
     payload: &[u8],
     frame: &Frame,

@@ -12,6 +12,7 @@ mod net;
 mod packet_path;
 mod scores;
 mod span;
+mod svc;
 mod wanted;
 
 use std::time::Duration;

@@ -67,7 +67,7 @@ impl World {
             worker,
             announced: "192.0.2.1:44444".parse().expect("an address"),
             tcp: true,
-            codecs: ["opus", "VP8", "H264", "VP9"].map(Into::into).to_vec(),
+            codecs: ["opus", "VP8", "H264", "VP9", "AV1"].map(Into::into).to_vec(),
             max_bitrate: None,
         };
         let mut world = Self {
