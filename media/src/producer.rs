@@ -172,6 +172,8 @@ pub struct Producer {
     pub mid: Option<String>,
     /// How loud it is; of audio.
     pub voice: Voice,
+    /// Packets with speech in a row, for the room's floor.
+    pub speech_run: u32,
     /// Extension ids on the wire.
     pub extensions: ProducerExtensions,
     /// All of them, by URI.
@@ -235,6 +237,7 @@ impl Producer {
             remb: transport_cc.is_none() && feedback("goog-remb"),
             mid: rtp.mid.clone(),
             voice: Voice::default(),
+            speech_run: 0,
             extensions: ProducerExtensions {
                 mid: id_of(uri::MID),
                 rid: id_of(uri::RID),

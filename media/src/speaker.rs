@@ -1,7 +1,8 @@
 //! Who speaks: the loudest of a room, by the level that publishers write into each packet (RFC 6464), with enough patience
 //! that a cough takes nobody's place.
 //!
-//! `sfu::rtp` feeds [`Voice`]s, `sfu::scores` holds an [`Election`] per room and asks it from its timers.
+//! `sfu::rtp` feeds [`Voice`]s, `sfu::scores` holds an [`Election`] per room and asks it from its timers. In a room where only so
+//! many voices are forwarded at once, its [`Floor`] says packet by packet whose they are.
 
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,82 @@ impl Election {
     }
 }
 
+/// A holder of a place that was silent for so long gives it to whoever speaks.
+const HOLD: Duration = Duration::from_millis(800);
+/// A place is held so long against somebody who is louder.
+const TENURE: Duration = Duration::from_secs(2);
+/// So many packets in a row are louder than silence before a louder voice takes a place from one that speaks: 200 ms.
+const RUN: u32 = 10;
+
+/// Whose voices are forwarded, in a room where not all are.
+#[derive(Debug, Default)]
+pub struct Floor {
+    holders: Vec<Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    producer: usize,
+    since: Instant,
+    /// When speech was last heard of it.
+    spoke: Instant,
+    /// 0–127, smoothed.
+    loudness: u32,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It is forwarded.
+    Holds,
+    /// It is, from this packet on; that of the named producer no longer is.
+    Enters(Option<usize>),
+    /// It is not.
+    Waits,
+}
+
+impl Floor {
+    /// A packet of `producer` has come with this level (see [`Voice::hear`]), when there are `places`; `run` counts its packets
+    /// with speech in a row and belongs to the producer.
+    pub fn hear(&mut self, now: Instant, places: usize, producer: usize, level: u8, run: &mut u32) -> Turn {
+        let loudness = 127 - u32::from(level & 0x7f);
+        let speaks = loudness >= SPEECH;
+        *run = if speaks { run.saturating_add(1) } else { 0 };
+        if let Some(holder) = self.holders.iter_mut().find(|holder| holder.producer == producer) {
+            holder.loudness = (3 * holder.loudness + loudness) / 4;
+            if speaks {
+                holder.spoke = now;
+            }
+            return Turn::Holds;
+        }
+        let entering = Holder { producer, since: now, spoke: now, loudness };
+        if self.holders.len() < places {
+            self.holders.push(entering);
+            return Turn::Enters(None);
+        }
+        if !speaks {
+            return Turn::Waits;
+        }
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let silent = self.holders.iter_mut().max_by_key(|holder| since(holder.spoke));
+        if let Some(silent) = silent.filter(|holder| since(holder.spoke) >= HOLD) {
+            return Turn::Enters(Some(std::mem::replace(silent, entering).producer));
+        }
+        let settled = self.holders.iter_mut().filter(|holder| since(holder.since) >= TENURE);
+        match settled.min_by_key(|holder| holder.loudness) {
+            Some(quiet) if *run >= RUN && loudness >= quiet.loudness + MARGIN => {
+                Turn::Enters(Some(std::mem::replace(quiet, entering).producer))
+            }
+            _ => Turn::Waits,
+        }
+    }
+
+    /// It is muted or gone.
+    pub fn leave(&mut self, producer: usize) {
+        self.holders.retain(|holder| holder.producer != producer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +208,50 @@ mod tests {
         voice.hear(47);
         assert_eq!(voice.turn(), 45, "half of the average of 100 and 80");
         assert_eq!((voice.turn(), voice.turn()), (22, 11), "nothing was heard");
+    }
+
+    /// Everybody says 20 ms at these loudnesses, so many times; who was forwarded how often.
+    fn said(
+        floor: &mut Floor,
+        now: &mut Instant,
+        runs: &mut [u32],
+        loudness: &[u32],
+        times: usize,
+    ) -> Vec<usize> {
+        let mut heard = vec![0; loudness.len()];
+        for _ in 0..times {
+            for (who, loudness) in loudness.iter().enumerate() {
+                let turn = floor.hear(*now, 2, who, 127 - *loudness as u8, &mut runs[who]);
+                heard[who] += usize::from(turn != Turn::Waits);
+            }
+            *now += Duration::from_millis(20);
+        }
+        heard
+    }
+
+    #[test]
+    fn the_floor_belongs_to_who_speaks() {
+        #[allow(clippy::disallowed_methods)] // an origin to count from
+        let mut now = Instant::now();
+        let (mut floor, mut runs) = (Floor::default(), [0; 4]);
+        let mut say = |loudness: &[u32], times| said(&mut floor, &mut now, &mut runs, loudness, times);
+        assert_eq!(say(&[100, 0, 0, 0], 100), [100, 100, 0, 0], "a free place is anybody's");
+        assert_eq!(say(&[100, 0, 100, 0], 10), [10, 1, 10, 0], "a silent one gives way at once");
+        assert_eq!(say(&[100, 0, 100, 102], 100), [100, 0, 100, 0], "hardly louder");
+        assert_eq!(say(&[100, 0, 90, 104], 9), [9, 0, 1, 9], "louder, and for long");
+    }
+
+    #[test]
+    fn pauses_between_words_keep_a_place_and_a_cough_takes_none() {
+        #[allow(clippy::disallowed_methods)] // an origin to count from
+        let mut now = Instant::now();
+        let (mut floor, mut runs) = (Floor::default(), [0; 3]);
+        let mut say = |loudness: &[u32], times| said(&mut floor, &mut now, &mut runs, loudness, times);
+        say(&[100, 100, 0], 150);
+        assert_eq!(say(&[0, 100, 0], 30), [30, 30, 0]);
+        assert_eq!(say(&[0, 100, 100], 5), [5, 5, 0], "within the pause");
+        assert_eq!(say(&[100, 100, 125], 4), [4, 4, 0], "not even a fifth of a second in all");
+        assert_eq!(say(&[100, 100, 125], 1), [1, 1, 1]);
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn relay(is_small: bool, now: Instant, unix: Duration, dice: &mut Dice) -> Relay
 
 fn sfu(worker: u8, announced: SocketAddr, now: Instant, unix: Duration, dice: &mut Dice) -> Sfu {
     let codecs = vec!["opus".into(), "VP8".into()];
-    let config = SfuConfig { worker, announced, tcp: false, codecs, max_bitrate: None };
+    let config = SfuConfig { worker, announced, tcp: false, codecs, max_bitrate: None, max_speakers: 0 };
     Sfu::new(config, dice.seed(), now, unix).with_identity(crypto::identity())
 }
 

@@ -41,6 +41,7 @@ impl Config {
         row("media.workers", self.media.workers.to_string());
         row("media.tcp", self.media.tcp.to_string());
         row("media.max_bitrate", self.media.max_bitrate.map_or("(none)".into(), |rate| rate.to_string()));
+        row("media.max_speakers", self.media.max_speakers.to_string());
         row("media.codecs", list(&self.media.codecs));
 
         row("turn.enabled", self.turn.enabled.to_string());

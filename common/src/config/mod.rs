@@ -127,6 +127,8 @@ pub struct Media {
     pub tcp: bool,
     /// Upper bound told to publishers by REMB and by `maxBitrate`, bits per second.
     pub max_bitrate: Option<u64>,
+    /// So many voices of a room are forwarded at once, the loudest; 0 is all of them.
+    pub max_speakers: usize,
     /// Router codecs by MIME subtype, in order of preference: `opus`, `VP8`, `VP9`, `H264`, `AV1`.
     pub codecs: Vec<String>,
 }

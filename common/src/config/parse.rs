@@ -23,6 +23,8 @@ const AUTH_SECRET_BYTES_MIN: usize = 32;
 const NAMED_FILE_BYTES_MAX: usize = 1 << 20;
 /// One worker per port; more than this is a mistake.
 const WORKERS_MAX: u64 = 1024;
+/// More are more than a room holds.
+const SPEAKERS_MAX: u64 = 100_000;
 /// Most workers of the relay, as with coturn.
 const TURN_WORKERS_MAX: u64 = 128;
 /// What the router can negotiate, in the default order of preference.
@@ -209,9 +211,10 @@ impl<'a> Parser<'a> {
                 .filter(|&rate| rate > 0)
                 .ok_or_else(|| "expected a bit rate such as \"2.5Mbps\"".into())
         })?;
+        let max_speakers = section.get("max_speakers", 0, |value| value.number(0, SPEAKERS_MAX))? as usize;
         let codecs = section.get("codecs", CODECS.map(str::to_owned).to_vec(), codecs)?;
         section.end()?;
-        Ok(Media { listen_ip, announced_ip, port, workers, tcp, max_bitrate, codecs })
+        Ok(Media { listen_ip, announced_ip, port, workers, tcp, max_bitrate, max_speakers, codecs })
     }
 
     fn turn(&mut self, media: &Media, http: &Http) -> Result<Turn> {

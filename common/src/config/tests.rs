@@ -147,6 +147,7 @@ fn what_is_wrong_is_named_in_one_line() {
     check("media.codecs = []", "media.codecs: ");
     check("media.listen_ip = \"localhost\"", "media.listen_ip: expected an IP address");
     check("media.max_bitrate = \"fast\"", "media.max_bitrate: ");
+    check("media.max_speakers = -1", "media.max_speakers: ");
     check("medai.port = 1", "medai: unknown section");
     check("log = 1", "log: expected a section");
     check("log.format = \"xml\"", "log.format: ");

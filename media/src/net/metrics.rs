@@ -47,6 +47,13 @@ impl Metrics {
                 registry.counter("media_packets_retransmitted", "RTP packets sent again on request"),
                 |totals| totals.core.retransmitted,
             ),
+            (
+                registry.counter(
+                    "media_voices_left_out",
+                    "Audio packets of publishers while others had the floor",
+                ),
+                |totals| totals.core.voices_left_out,
+            ),
             (drops.with("unknown_address"), |totals| totals.core.unknown_address),
             (drops.with("unknown_protocol"), |totals| totals.core.unknown_protocol),
             (drops.with("bad_stun"), |totals| totals.core.bad_stun),

@@ -129,6 +129,7 @@ pub fn start(
                 tcp: config.tcp,
                 codecs: config.codecs.clone(),
                 max_bitrate: config.max_bitrate,
+                max_speakers: config.max_speakers,
             },
             udp,
             tcp,

@@ -138,6 +138,7 @@ impl Sfu {
                 capabilities: capabilities.clone(),
                 peers: Default::default(),
                 election: Default::default(),
+                floor: Default::default(),
             },
         );
         Ok(Done::Room { capabilities })

@@ -37,7 +37,7 @@ use crate::ice::{self, RemoteAddr, Via};
 use crate::outbox::Outbox;
 use crate::producer::Producer;
 use crate::reception::MISSING_MAX;
-use crate::speaker::Election;
+use crate::speaker::{Election, Floor};
 use crate::stun::BindingRequest;
 use crate::transport::{SSRCS_MAX, Transport};
 use data::{DataConsumer, DataProducer};
@@ -65,6 +65,8 @@ pub struct SfuConfig {
     pub codecs: Vec<String>,
     /// Told to publishers by REMB, bits per second.
     pub max_bitrate: Option<u64>,
+    /// So many voices of a room are forwarded at once, the loudest; 0 is all of them.
+    pub max_speakers: usize,
 }
 
 /// What happens to the core.
@@ -131,6 +133,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Packets sent again.
     pub retransmitted: u64,
+    /// Of voices, by publishers while others had the floor.
+    pub voices_left_out: u64,
     /// Video that a subscriber's link had no room for.
     pub video_dropped: u64,
     /// Data messages that a slow or closed consumer did not get.
@@ -152,6 +156,7 @@ struct Room {
     capabilities: RtpCapabilities,
     peers: BTreeMap<PeerId, Peer>,
     election: Election,
+    floor: Floor,
 }
 
 /// One worker's world.

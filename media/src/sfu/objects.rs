@@ -87,6 +87,9 @@ impl Sfu {
 
     pub(super) fn set_paused(&mut self, now: Instant, key: usize, paused: bool) {
         let was = std::mem::replace(&mut self.producers[key].paused, paused);
+        if paused {
+            self.leave_floor(key);
+        }
         if was && !paused {
             for consumer in self.producers[key].consumers.clone() {
                 self.consumers[consumer].selector.restart();
@@ -102,6 +105,7 @@ impl Sfu {
         for consumer in producer.consumers.clone() {
             self.close_consumer(consumer, tell);
         }
+        self.leave_floor(key);
         let Some(producer) = self.producers.try_remove(key) else { return };
         if let Span::Exported { pipe, .. } | Span::Imported { pipe, .. } = producer.span {
             self.pipes.remove(&pipe);

@@ -142,7 +142,12 @@ impl Sfu {
             && let Some(&[level, ..]) = extensions.find(id)
         {
             producer.voice.hear(level);
+            if self.config.max_speakers > 0 && !self.has_floor(now, key, level) {
+                self.counters.voices_left_out += 1;
+                return self.export(key, &Saying::Packet(*plain));
+            }
         }
+        let producer = &self.producers[key];
         if returns && producer.encodings.len() > 1 {
             self.encoding_returns(now, key, plain.encoding, frame.keyframe);
         }

@@ -8,6 +8,7 @@ use common::rtp_parameters::MediaKind;
 
 use super::Sfu;
 use crate::parcel::Saying;
+use crate::speaker::Turn;
 
 /// 10 is everything, 0 nothing; `fraction_lost` is of 256 (RFC 3550 §6.4.1). Any loss costs a point.
 fn score(fraction_lost: u8) -> u8 {
@@ -69,6 +70,34 @@ impl Sfu {
             let (score, producer_score) = scores;
             let kind = EventKind::ConsumerScore { consumer: id, score, producer_score, producer_scores };
             self.tell(&room, &peer, kind);
+        }
+    }
+
+    /// Whether this packet of a voice is forwarded where only some are. Who loses its place begins anew, in its subscribers'
+    /// numbering, when it comes back.
+    pub(super) fn has_floor(&mut self, now: Instant, key: usize, level: u8) -> bool {
+        let producer = &mut self.producers[key];
+        let Some(room) = self.rooms.get_mut(&producer.room) else { return true };
+        match room.floor.hear(now, self.config.max_speakers, key, level, &mut producer.speech_run) {
+            Turn::Holds => true,
+            Turn::Waits => false,
+            Turn::Enters(former) => {
+                if let Some(former) = former.and_then(|former| self.producers.get(former)) {
+                    for consumer in &former.consumers {
+                        self.consumers[*consumer].selector.restart();
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// A voice is muted or gone: its place is free.
+    pub(super) fn leave_floor(&mut self, key: usize) {
+        if let Some(producer) = self.producers.get(key)
+            && let Some(room) = self.rooms.get_mut(&producer.room)
+        {
+            room.floor.leave(key);
         }
     }
 

@@ -37,6 +37,7 @@ impl Running {
             workers,
             tcp: true,
             max_bitrate: None,
+            max_speakers: 0,
             codecs: vec!["opus".into(), "VP8".into()],
         };
         let (sender, events) = mpsc::channel(64);

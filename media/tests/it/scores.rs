@@ -8,7 +8,7 @@ use media::feedback::{self, ReportBlock};
 
 use crate::client::{self, World, opus, vp8, vp8_packet};
 
-const LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+pub const LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 
 /// 20 ms of somebody who is so many dB below the loudest.
 fn voice(sequence: u16, level: u8) -> Vec<u8> {

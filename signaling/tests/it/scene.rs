@@ -48,6 +48,7 @@ impl Scene {
             tcp: true,
             codecs: vec!["opus".into(), "VP8".into()],
             max_bitrate: None,
+            max_speakers: 0,
         };
         let sfu_now = world.now;
         let sfu = Sfu::new(config, [3; 32], sfu_now, Duration::from_secs(1_000_000));

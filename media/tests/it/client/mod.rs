@@ -62,6 +62,15 @@ impl World {
     }
 
     pub fn of_worker(worker: u8) -> Self {
+        Self::made_with(worker, 0)
+    }
+
+    /// Only so many voices are forwarded at once.
+    pub fn with_speakers(max_speakers: usize) -> Self {
+        Self::made_with(1, max_speakers)
+    }
+
+    fn made_with(worker: u8, max_speakers: usize) -> Self {
         let now = Instant::now();
         let config = SfuConfig {
             worker,
@@ -69,6 +78,7 @@ impl World {
             tcp: true,
             codecs: ["opus", "VP8", "H264", "VP9", "AV1"].map(Into::into).to_vec(),
             max_bitrate: None,
+            max_speakers,
         };
         let mut world = Self {
             now,
