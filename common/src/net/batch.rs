@@ -23,11 +23,21 @@ const RUN_SEGMENT_BYTES_MAX: usize = 1400 - 40 - 8;
 /// Bytes in one run: a UDP payload under an IPv4 header with options.
 const RUN_BYTES_MAX: usize = 65_535 - 60 - 8;
 
+/// So many slots are offered while datagrams come one by one: each costs the time of preparing it for the kernel, used or not.
+const FEW: usize = 2;
+
+/// So many receptions in a row must leave slots free before fewer are offered.
+const CALM: u8 = 16;
+
 /// Slots for one call of `recvmmsg`.
 pub struct RecvBatch {
     storage: Box<[u8]>,
     meta: [RecvMeta; BATCH_SIZE],
     filled: usize,
+    /// Slots that the last call offered.
+    offered: usize,
+    /// Calls in a row that would have done with few.
+    calm: u8,
 }
 
 /// One datagram of a [`RecvBatch`].
@@ -47,6 +57,8 @@ impl RecvBatch {
             storage: vec![0; BATCH_SIZE * SLOT_BYTES].into_boxed_slice(),
             meta: [RecvMeta::default(); BATCH_SIZE],
             filled: 0,
+            offered: BATCH_SIZE,
+            calm: 0,
         }
     }
 
@@ -71,7 +83,7 @@ impl RecvBatch {
 
     /// Whether more may be waiting: every slot was filled. Otherwise the socket had nothing more to give.
     pub fn is_full(&self) -> bool {
-        self.filled == BATCH_SIZE
+        self.filled == self.offered
     }
 
     /// Lets `receive` fill the slots.
@@ -80,12 +92,22 @@ impl RecvBatch {
         receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> std::io::Result<usize>,
     ) -> std::io::Result<()> {
         self.filled = 0;
+        self.filled =
+            if self.calm < CALM { self.offer::<BATCH_SIZE>(receive) } else { self.offer::<FEW>(receive) }?;
+        self.calm = if self.filled < FEW { self.calm.saturating_add(1) } else { 0 };
+        Ok(())
+    }
+
+    fn offer<const SLOTS: usize>(
+        &mut self,
+        receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> std::io::Result<usize>,
+    ) -> std::io::Result<usize> {
+        self.offered = SLOTS;
         let mut slots = self.storage.chunks_exact_mut(SLOT_BYTES);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] = std::array::from_fn(|_| {
+        let mut slices: [IoSliceMut<'_>; SLOTS] = std::array::from_fn(|_| {
             IoSliceMut::new(slots.next().expect("the storage has a slot per message"))
         });
-        self.filled = receive(&mut slices, &mut self.meta)?;
-        Ok(())
+        receive(&mut slices, &mut self.meta[..SLOTS])
     }
 
     /// Replaces the local address that the kernel reported.
@@ -216,6 +238,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn few_slots_are_offered_while_datagrams_come_alone() {
+        let mut batch = RecvBatch::new();
+        let mut offered = |come: usize| {
+            let mut slots = 0;
+            let received = batch.fill(|slices, meta| {
+                assert_eq!(slices.len(), meta.len());
+                slots = slices.len();
+                Ok(come.min(slots))
+            });
+            assert!(received.is_ok());
+            (slots, batch.is_full())
+        };
+        for _ in 0..CALM {
+            assert_eq!(offered(1), (BATCH_SIZE, false));
+        }
+        assert_eq!(offered(1), (FEW, false));
+        assert_eq!(offered(9), (FEW, true), "more may be waiting");
+        assert_eq!(offered(7), (BATCH_SIZE, false));
+    }
 
     fn to(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))

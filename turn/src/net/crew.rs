@@ -15,7 +15,7 @@ use std::{io, thread};
 use common::handover::DatagramSink;
 use common::metrics::{Counter, Registry};
 use common::net::{AcceptErrors, BatchSocket, CHECK_INTERVAL, Certificate, UdpMetrics};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::dtls::Sessions;
@@ -123,10 +123,17 @@ impl Seat {
         if let Some(certificate) = certificate.as_ref().filter(|_| self.id.0 == 0) {
             tokio::task::spawn_local(follow(Arc::clone(certificate)));
         }
-        Ok(tokio::select! {
-            () = panicked.cancelled() => End::Panicked,
-            () = stop.cancelled() => End::Stopped,
-        })
+        // In a task of its own: this future is polled with every datagram.
+        let (end, ended) = oneshot::channel();
+        let stop = stop.clone();
+        tokio::task::spawn_local(async move {
+            let why = tokio::select! {
+                () = panicked.cancelled() => End::Panicked,
+                () = stop.cancelled() => End::Stopped,
+            };
+            let _ = end.send(why); // who waits for it is there
+        });
+        Ok(ended.await.unwrap_or(End::Stopped))
     }
 
     /// A core that knows what has been told to all.

@@ -36,7 +36,7 @@ pub(super) struct Worker {
     id: WorkerId,
     media: Arc<dyn DatagramSink>,
     post: Post,
-    panicked: CancellationToken,
+    panicked: Rc<CancellationToken>,
     metrics: Metrics,
     udp_metrics: UdpMetrics,
     sockets: Sockets,
@@ -74,7 +74,7 @@ impl Worker {
                 id,
                 media,
                 post,
-                panicked,
+                panicked: Rc::new(panicked),
                 trains: Trains::new(metrics.clone()),
                 metrics,
                 udp_metrics,
@@ -130,7 +130,7 @@ impl Worker {
     /// Handles what arrived together, then sends. The clock is read once.
     pub(super) fn batch<T>(&mut self, handle: impl FnOnce(&mut Batch<'_>) -> T) -> T {
         let now = Instant::now();
-        let _alarm = Alarm(self.panicked.clone());
+        let _alarm = Alarm(Rc::clone(&self.panicked));
         let mut batch = Batch { now, worker: self };
         batch.tell_wall_clock();
         let result = handle(&mut batch);
@@ -260,7 +260,7 @@ impl News {
 }
 
 /// Rings when it is dropped by a panic.
-struct Alarm(CancellationToken);
+struct Alarm(Rc<CancellationToken>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
