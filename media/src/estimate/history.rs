@@ -54,11 +54,11 @@ impl History {
         (slot.number == number as u32 && slot.state != State::Unused).then_some(slot)
     }
 
-    /// A packet arrived. `None` when that is known, or the packet is not.
-    pub fn arrived(&mut self, wire: u16) -> Option<Sent> {
+    /// A packet arrived, and whether it had been reported missing. `None` when that is known, or the packet is not.
+    pub fn arrived(&mut self, wire: u16) -> Option<(Sent, bool)> {
         let slot = self.slot(wire)?;
-        let known = std::mem::replace(&mut slot.state, State::Arrived) == State::Arrived;
-        (!known).then_some(*slot)
+        let before = std::mem::replace(&mut slot.state, State::Arrived);
+        (before != State::Arrived).then_some((*slot, before == State::Missing))
     }
 
     /// A packet is reported missing. `true` the first time.
@@ -80,7 +80,11 @@ mod tests {
             history.sent(wire, 100 + at, 0, at as u64);
         }
         assert!(history.missing(65_535) && !history.missing(65_535));
-        assert_eq!(history.arrived(65_535).map(|sent| sent.bytes), Some(101), "late, not lost");
+        assert_eq!(
+            history.arrived(65_535).map(|(sent, late)| (sent.bytes, late)),
+            Some((101, true)),
+            "late, not lost"
+        );
         assert!(!history.missing(65_535) && history.arrived(65_535).is_none());
         assert!(history.arrived(1).is_none(), "never sent");
         for wire in 1..=KEPT_MAX as u16 {

@@ -13,12 +13,37 @@ const REDUCE_AGAIN_US: u64 = 300_000;
 const CARRIED: f64 = 0.85;
 const GROWTH_PER_SECOND: f64 = 1.08;
 
+/// What feedback says of packets.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Came.
+    pub arrived: u32,
+    /// Had not come when the feedback was written.
+    pub lost: u32,
+    /// Of those that came: were said to be lost before. Jitter and overtaking do that.
+    pub late: u32,
+}
+
+impl Seen {
+    fn count(&self) -> u32 {
+        self.arrived + self.lost
+    }
+
+    /// Takes back what was taken for lost; what is more than that is left over.
+    fn forgive(&mut self, late: u32) -> u32 {
+        let forgiven = late.min(self.lost);
+        self.lost -= forgiven;
+        late - forgiven
+    }
+}
+
 /// The bound; absent as long as loss limits nothing.
 #[derive(Debug, Default)]
 pub(super) struct LossBound {
     bps: Option<f64>,
-    arrived: u32,
-    lost: u32,
+    /// The interval that is over, whose late packets come in the next one.
+    before: Seen,
+    now: Seen,
     /// Of the last interval.
     fraction: f64,
     reduced_us: Option<u64>,
@@ -31,6 +56,11 @@ impl LossBound {
         self.fraction
     }
 
+    /// Whether so much is lost that less should be sent.
+    pub fn is_high(&self) -> bool {
+        self.fraction > HIGH
+    }
+
     /// Bits per second.
     pub fn bps(&self) -> Option<f64> {
         self.bps
@@ -39,20 +69,24 @@ impl LossBound {
     /// What became of packets, while so much was allowed by `delay_bps` and `acked_bps` arrived.
     pub fn on_feedback(
         &mut self,
-        (arrived, lost): (u32, u32),
+        seen: Seen,
         delay_bps: f64,
         acked_bps: Option<f64>,
         round_trip_us: u64,
         now_us: u64,
     ) {
-        self.arrived += arrived;
-        self.lost += lost;
-        let count = self.arrived + self.lost;
-        if count < PACKETS_MIN {
+        self.now.arrived += seen.arrived;
+        self.now.lost += seen.lost;
+        let late = self.before.forgive(seen.late);
+        self.now.forgive(late);
+        if self.now.count() < PACKETS_MIN {
             return;
         }
-        self.fraction = f64::from(self.lost) / f64::from(count);
-        (self.arrived, self.lost) = (0, 0);
+        let over = std::mem::replace(&mut self.before, std::mem::take(&mut self.now));
+        if over == Seen::default() {
+            return;
+        }
+        self.fraction = f64::from(over.lost) / f64::from(over.count());
         let since_us = now_us.saturating_sub(std::mem::replace(&mut self.changed_us, now_us));
         let now_bps = self.bps.map_or(delay_bps, |bps| bps.min(delay_bps));
         if self.fraction > HIGH {
@@ -80,20 +114,33 @@ impl LossBound {
 mod tests {
     use super::*;
 
+    const fn seen(arrived: u32, lost: u32, late: u32) -> Seen {
+        Seen { arrived, lost, late }
+    }
+
     #[test]
     fn much_loss_lowers_it_some_keeps_it_and_none_lifts_it() {
         let mut loss = LossBound::default();
-        loss.on_feedback((95, 5), 1e6, None, 50_000, 0);
-        assert_eq!(loss.bps(), None);
-        loss.on_feedback((80, 20), 1e6, None, 50_000, 1_000_000);
-        assert_eq!(loss.bps(), Some(9e5));
-        loss.on_feedback((80, 20), 1e6, None, 50_000, 1_100_000);
-        assert_eq!(loss.bps(), Some(9e5), "the same congestion");
-        loss.on_feedback((19, 1), 1e6, None, 50_000, 1_200_000);
-        assert_eq!(loss.bps(), Some(9e5));
-        for n in 2..5 {
-            loss.on_feedback((100, 0), 1e6, None, 50_000, n * 1_000_000);
+        let mut bps = |arrived, lost, now_us| {
+            loss.on_feedback(seen(arrived, lost, 0), 1e6, None, 50_000, now_us);
+            loss.bps()
+        };
+        assert_eq!(bps(95, 5, 0), None);
+        assert_eq!(bps(80, 20, 500_000), None, "of that something may be late only");
+        assert_eq!(bps(80, 20, 1_000_000), Some(9e5));
+        assert_eq!(bps(19, 1, 1_100_000), Some(9e5), "the same congestion");
+        assert_eq!(bps(100, 0, 1_200_000), Some(9e5));
+        let last = (2..6).map(|n| bps(100, 0, n * 1_000_000)).last();
+        assert_eq!(last, Some(None));
+    }
+
+    #[test]
+    fn what_is_late_is_not_lost() {
+        let mut loss = LossBound::default();
+        for n in 0..50 {
+            // A third of each interval comes in the next one.
+            loss.on_feedback(seen(30, 10, if n > 0 { 10 } else { 0 }), 1e6, None, 50_000, n * 100_000);
+            assert_eq!((loss.bps(), loss.fraction()), (None, 0.0), "interval {n}");
         }
-        assert_eq!(loss.bps(), None);
     }
 }

@@ -21,7 +21,7 @@ use acked::Acked;
 use alr::Alr;
 use collapse::Collapse;
 use history::History;
-use loss::LossBound;
+use loss::{LossBound, Seen};
 use probe::Prober;
 use rate::DelayRate;
 use trendline::{Trendline, Usage};
@@ -158,38 +158,39 @@ impl Estimator {
             self.trendline = Trendline::default();
             self.collapse = Collapse::default();
         }
-        let (mut arrived, mut lost, mut newest_us) = (0, 0, None);
+        let (mut seen, mut newest_us) = (Seen::default(), None);
         let mut ticks = self.clock.ticks(feedback.reference());
         for (wire, delta) in feedback.packets() {
             let Some(delta) = delta else {
-                lost += u32::from(self.history.missing(wire));
+                seen.lost += u32::from(self.history.missing(wire));
                 continue;
             };
             ticks += i64::from(delta);
-            let Some(sent) = self.history.arrived(wire) else { continue };
+            let Some((sent, was_missing)) = self.history.arrived(wire) else { continue };
             let arrival_us = ticks * 250;
-            arrived += 1;
+            seen.arrived += 1;
+            seen.late += u32::from(was_missing);
             newest_us = newest_us.max(Some(sent.at_us));
             self.trendline.on_packet(sent.at_us, arrival_us);
             self.collapse.on_packet(sent.at_us, arrival_us, u64::from(sent.bytes));
             self.acked.on_packet(arrival_us, u64::from(sent.bytes));
             self.prober.on_arrival(&sent, arrival_us);
         }
-        if arrived + lost == 0 {
+        if seen == Seen::default() {
             return false;
         }
         if let Some(newest_us) = newest_us {
             let round_trip_us = now_us.saturating_sub(newest_us);
             self.round_trip_us = (7 * self.round_trip_us + round_trip_us) / 8;
         }
-        self.update(arrived, lost, now_us);
+        self.update(seen, now_us);
         true
     }
 
-    fn update(&mut self, arrived: u32, lost: u32, now_us: u64) {
+    fn update(&mut self, seen: Seen, now_us: u64) {
         let (usage, acked, limited) = (self.trendline.usage(), self.acked.bps(), self.alr.is_limited());
         let Some(delay) = &mut self.delay else {
-            self.loss.on_feedback((arrived, lost), MAX_BPS, acked, self.round_trip_us, now_us);
+            self.loss.on_feedback(seen, MAX_BPS, acked, self.round_trip_us, now_us);
             let congested = usage == Usage::Over || self.loss.bps().is_some();
             if let Some(acked) = acked {
                 let bps = if congested { acked } else { acked.max(START_BPS) };
@@ -201,13 +202,14 @@ impl Estimator {
         if let Some(carried_bps) = self.collapse.take() {
             delay.on_collapse(carried_bps, now_us);
         }
-        let shown = self.prober.result(now_us).filter(|_| usage != Usage::Over);
+        let may_rise = usage != Usage::Over && !self.loss.is_high();
+        let shown = self.prober.result(now_us).filter(|_| may_rise);
         if let Some(bps) = shown {
             delay.on_probe(bps, now_us);
             self.loss.on_probe(bps);
         }
         delay.update(usage, (self.sending.bps, acked), self.round_trip_us, limited, now_us);
-        self.loss.on_feedback((arrived, lost), delay.bps(), acked, self.round_trip_us, now_us);
+        self.loss.on_feedback(seen, delay.bps(), acked, self.round_trip_us, now_us);
     }
 
     /// The receiver's own estimate, for clients without transport-wide feedback.
@@ -230,7 +232,8 @@ impl Estimator {
         let now_us = self.us(now);
         let (Some(bps), Some(delay)) = (self.bps(), &self.delay) else { return false };
         let silent = self.heard_us.is_none_or(|at| now_us.saturating_sub(at) > SILENCE_US);
-        !silent && !self.is_overused() && self.prober.begin(bps, wanted as f64, delay.reduced_us(), now_us)
+        let may_rise = !silent && !self.is_overused() && !self.loss.is_high();
+        may_rise && self.prober.begin(bps, wanted as f64, delay.reduced_us(), now_us)
     }
 
     /// Bytes that a running probe wants on the wire now; `None` when none is running.

@@ -195,7 +195,7 @@ mod tests {
             for _ in 0..wanted.div_ceil(300) {
                 let cluster = prober.on_sent(300);
                 history.sent(wire, 300, cluster, at_us);
-                let sent = history.arrived(wire).expect("just sent");
+                let (sent, _) = history.arrived(wire).expect("just sent");
                 free_us = free_us.max(at_us as f64) + 300.0 * 8e6 / link_bps;
                 prober.on_arrival(&sent, free_us as i64);
                 wire += 1;
