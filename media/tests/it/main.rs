@@ -14,6 +14,7 @@ mod packet_path;
 mod scores;
 mod span;
 mod svc;
+mod sync;
 mod wanted;
 
 use std::time::Duration;
