@@ -66,7 +66,11 @@ impl Sfu {
         let names = (owner.room.clone(), owner.peer.clone(), id.clone());
         let producer = self.producers.insert(Producer::new(names, slot, kind, &rtp, mapping, paused));
         for (ssrc, encoding, rtx) in ssrcs {
-            self.transports[slot].sources.insert(ssrc, SourceRoute { producer, encoding, rtx });
+            let transport = &mut self.transports[slot];
+            transport.sources.insert(ssrc, SourceRoute { producer, encoding, rtx });
+            if let Some(srtp) = &mut transport.srtp {
+                srtp.inbound.keep(ssrc);
+            }
         }
         self.transports[slot].producers.push(producer);
         self.peer_mut(owner)?.producers.insert(id.clone(), producer);
@@ -112,7 +116,14 @@ impl Sfu {
         }
         if let Some(transport) = self.transports.get_mut(producer.transport) {
             transport.producers.retain(|it| *it != key);
-            transport.sources.retain(|_, route| route.producer != key);
+            let inbound = &mut transport.srtp.as_mut().map(|srtp| &mut srtp.inbound);
+            transport.sources.retain(|ssrc, route| {
+                let stays = route.producer != key;
+                if let Some(inbound) = inbound.as_mut().filter(|_| !stays) {
+                    inbound.retire(*ssrc);
+                }
+                stays
+            });
         }
         if let Some(peer) =
             self.rooms.get_mut(&producer.room).and_then(|room| room.peers.get_mut(&producer.peer))

@@ -235,6 +235,9 @@ impl Sfu {
         }
         let route = SourceRoute { producer: key, encoding, rtx };
         transport.sources.insert(header.ssrc, route);
+        if let Some(srtp) = &mut transport.srtp {
+            srtp.inbound.keep(header.ssrc);
+        }
         Some(route)
     }
 

@@ -14,6 +14,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use str0m::crypto::dtls::SrtpProfile;
@@ -228,6 +229,19 @@ impl SrtpContext {
         }
     }
 
+    /// No more is expected of a source. What is known of its packets is forgotten when there are too many others, the oldest
+    /// first; until then none of them is opened again.
+    pub fn retire(&mut self, ssrc: u32) {
+        self.rtp_sources.retire(ssrc);
+        self.rtcp_sources.retire(ssrc);
+    }
+
+    /// More is expected of a source that was retired.
+    pub fn keep(&mut self, ssrc: u32) {
+        self.rtp_sources.keep(ssrc);
+        self.rtcp_sources.keep(ssrc);
+    }
+
     /// The profile in use.
     pub fn profile(&self) -> Profile {
         self.profile
@@ -385,13 +399,17 @@ impl SrtpContext {
 struct Sources {
     ssrcs: Vec<u32>,
     windows: Vec<ReplayWindow>,
+    /// Those that no more is expected of, the oldest first. They make room for new ones.
+    retired: VecDeque<u32>,
 }
 
 impl Sources {
     /// Where the state of `ssrc` is; `None` for a new source for which there is room.
     fn find(&self, ssrc: u32) -> Result<Option<usize>, SrtpError> {
         match self.ssrcs.iter().position(|known| *known == ssrc) {
-            None if self.ssrcs.len() >= SOURCES_MAX => Err(SrtpError::TooManySources),
+            None if self.ssrcs.len() >= SOURCES_MAX && self.retired.is_empty() => {
+                Err(SrtpError::TooManySources)
+            }
             found => Ok(found),
         }
     }
@@ -399,11 +417,32 @@ impl Sources {
     /// Remembers an authenticated packet.
     fn accept(&mut self, source: Option<usize>, ssrc: u32, index: u64) {
         let at = source.unwrap_or_else(|| {
+            if self.ssrcs.len() >= SOURCES_MAX {
+                self.forget_oldest();
+            }
             self.ssrcs.push(ssrc);
             self.windows.push(ReplayWindow::default());
             self.ssrcs.len() - 1
         });
         self.windows[at].accept(index);
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.retired.pop_front();
+        if let Some(at) = oldest.and_then(|oldest| self.ssrcs.iter().position(|ssrc| *ssrc == oldest)) {
+            self.ssrcs.swap_remove(at);
+            self.windows.swap_remove(at);
+        }
+    }
+
+    fn retire(&mut self, ssrc: u32) {
+        if self.ssrcs.contains(&ssrc) && !self.retired.contains(&ssrc) {
+            self.retired.push_back(ssrc);
+        }
+    }
+
+    fn keep(&mut self, ssrc: u32) {
+        self.retired.retain(|retired| *retired != ssrc);
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use common::control::{Action, EventKind, TransportDirection};
 use common::ids::ConsumerId;
-use common::rtp_parameters::MediaKind;
+use common::rtp_parameters::{MediaKind, RtxParameters};
+use media::feedback;
 use media::rtp::is_rtcp;
 use media::stun;
 use proptest::prelude::*;
@@ -198,4 +199,37 @@ fn what_was_left_out_as_padding_cannot_come_back_as_a_retransmission() {
     let repeated = [&101u16.to_be_bytes()[..], &vp8_packet(101, 7000, false)[12..]].concat();
     world.send_rtp(alice, &packet(97, 1, 303_000, 7001, &repeated));
     assert!(world.received(bob).is_empty());
+}
+
+/// Somebody switches the camera on and off all day: each time another SSRC, and reports of it.
+#[test]
+fn who_publishes_and_closes_tracks_all_day_is_still_heard() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    for round in 0..600u32 {
+        let (ssrc, rtx) = (20_000 + 2 * round, 20_001 + 2 * round);
+        let mut rtp = vp8();
+        rtp.mid = Some(format!("m{round}"));
+        rtp.encodings[0].ssrc = Some(ssrc);
+        rtp.encodings[0].rtx = Some(RtxParameters { ssrc: rtx });
+        let producer = world.produce(alice, MediaKind::Video, rtp, false);
+        // Bob's client remembers its sources for ever.
+        let watches = round % 10 == 9;
+        if watches {
+            let consumer = world.consume(bob, &producer);
+            world.done("bob", Action::ResumeConsumer { consumer: consumer.id });
+        }
+        let keyframe = vp8_packet(1, ssrc, true);
+        let sealed = world.seal_rtp(alice, &keyframe, 1);
+        world.throw(world.address(alice), sealed.clone());
+        let mut report = Vec::new();
+        feedback::write_sender_report(&mut report, ssrc, 1 << 40, 0, 1, 1);
+        world.send_rtcp(alice, &report);
+        assert_eq!(world.received(bob).len(), usize::from(watches), "track {round}");
+        assert_eq!(world.counters().received, u64::from(round) + 1);
+        world.throw(world.address(alice), sealed);
+        assert!(world.received(bob).is_empty(), "a replay");
+        world.done("alice", Action::CloseProducer { producer });
+    }
+    assert_eq!(world.counters().bad_srtp, 600, "the replays");
 }
