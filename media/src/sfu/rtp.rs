@@ -228,11 +228,12 @@ impl Sfu {
             return None;
         }
         let known = &mut producer.encodings[encoding];
-        if rtx {
-            known.rtx_ssrc = Some(header.ssrc);
-        } else {
-            known.ssrc = Some(header.ssrc);
+        let source = if rtx { &mut known.rtx_ssrc } else { &mut known.ssrc };
+        // Two sources under one name would be two numberings in one stream.
+        if source.is_some_and(|known| known != header.ssrc) {
+            return None;
         }
+        *source = Some(header.ssrc);
         let route = SourceRoute { producer: key, encoding, rtx };
         transport.sources.insert(header.ssrc, route);
         if let Some(srtp) = &mut transport.srtp {

@@ -10,7 +10,7 @@ use media::rtp::is_rtcp;
 use media::stun;
 use proptest::prelude::*;
 
-use crate::client::{World, opus, packet, vp8, vp8_packet};
+use crate::client::{World, opus, packet, simulcast, vp8, vp8_packet, with_mid_and_rid};
 
 /// One datagram out of nothing or out of something valid.
 #[derive(Debug, Clone)]
@@ -232,4 +232,22 @@ fn who_publishes_and_closes_tracks_all_day_is_still_heard() {
         world.done("alice", Action::CloseProducer { producer });
     }
     assert_eq!(world.counters().bad_srtp, 600, "the replays");
+}
+
+#[test]
+fn a_second_source_under_a_tracks_name_is_not_part_of_it() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, simulcast(), false);
+    world.send_rtp(alice, &with_mid_and_rid(vp8_packet(9, 7000, true), "1", "r0"));
+    let consumer = world.consume(bob, &producer);
+    world.done("bob", Action::ResumeConsumer { consumer: consumer.id });
+    let mut frame = |sequence: u16, ssrc: u32| {
+        world.send_rtp(alice, &with_mid_and_rid(vp8_packet(sequence, ssrc, true), "1", "r0"));
+        world.received(bob).len()
+    };
+    assert_eq!(frame(10, 7000), 1);
+    assert_eq!(frame(40_000, 7100), 0, "the name is taken");
+    assert_eq!(frame(11, 7000), 1);
+    assert_eq!(world.counters().unknown_source, 1);
 }
