@@ -10,6 +10,9 @@ use crate::codec::Frame;
 
 /// Deliberate drops that can still be told from losses when a late packet comes; older late packets are dropped.
 const STEPS_MAX: usize = 64;
+/// A publisher whose numbers leap further has lost its count, or means harm: a few such leaps, some of them lost, and a
+/// subscriber's rollover counter is wrong for ever (RFC 3711 §3.3.1). So many lost packets nobody asks for again either.
+const LEAP_MAX: u64 = 1000;
 /// Where a stream may begin: half of the space, so that early losses cannot be taken for a rollover (RFC 3711 §3.3.1).
 const FIRST_SEQUENCE_MAX: u64 = 0x7fff;
 
@@ -145,6 +148,9 @@ impl Rewriter {
     /// The numbers of a packet of the current source; `None` when it is older than the source's first forwarded packet, or
     /// was left out: the packet behind it has its number, and a number is a nonce (RFC 7714 §8.1).
     pub fn map(&mut self, sequence: u64, timestamp: u32, frame: &Frame) -> Option<Numbers> {
+        if sequence > self.newest_in + LEAP_MAX {
+            self.bridge(sequence);
+        }
         let at = self.steps.iter().rposition(|step| step.from <= sequence)?;
         let step = self.steps[at];
         let out = step.sequence(sequence)?;
@@ -170,12 +176,35 @@ impl Rewriter {
         Some(numbers)
     }
 
+    /// Of a leap one missing packet is left, so that decoders without picture ids notice it.
+    #[cold]
+    #[inline(never)]
+    fn bridge(&mut self, sequence: u64) {
+        let Some(last) = self.steps.back().copied() else { return };
+        // What was lost before it may still come, under its own number.
+        let newest = last.sequence(self.newest_in).max(self.newest_out);
+        if let Some(newest) = newest {
+            let sequence_offset = (newest + 2) as i64 - sequence as i64;
+            self.add_step(Step { from: sequence, sequence_offset, ..last });
+        }
+    }
+
+    fn add_step(&mut self, step: Step) {
+        if self.steps.len() == STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+    }
+
     /// A packet of the current source is left out on purpose: the next one closes the gap. A late one leaves its gap.
     pub fn skip(&mut self, sequence: u64, frame: &Frame) {
-        let Some(last) = self.steps.back().copied() else { return };
         if sequence <= self.newest_in {
             return;
         }
+        if sequence > self.newest_in + LEAP_MAX {
+            self.bridge(sequence);
+        }
+        let Some(last) = self.steps.back().copied() else { return };
         let picture = frame.vp8.picture.map(|(_, id)| id);
         let new_picture = picture.is_some() && picture != self.last_dropped_picture;
         self.newest_in = sequence;
@@ -186,10 +215,7 @@ impl Rewriter {
             sequence_offset: last.sequence_offset - 1,
             picture_offset: last.picture_offset.wrapping_sub(u16::from(new_picture)),
         };
-        if self.steps.len() == STEPS_MAX {
-            self.steps.pop_front();
-        }
-        self.steps.push_back(step);
+        self.add_step(step);
     }
 }
 
@@ -304,6 +330,8 @@ mod tests {
         Late(usize),
         /// Left out, then repeated by a publisher who means harm.
         Returns(usize),
+        /// Numbers leap, as those of an honest publisher never do.
+        Leap(u64),
         /// The first of another source, whose numbers are this far on.
         Switch(u64),
     }
@@ -315,6 +343,7 @@ mod tests {
             2 => Just(Fate::Lost),
             2 => (1usize..100).prop_map(Fate::Late),
             1 => (1usize..100).prop_map(Fate::Returns),
+            1 => (LEAP_MAX..33_000).prop_map(Fate::Leap),
             1 => (0u64..200_000).prop_map(Fate::Switch),
         ];
         proptest::collection::vec(fate, 1..400)
@@ -334,6 +363,13 @@ mod tests {
                 match fate {
                     Fate::LeftOut => rewriter.skip(sequence, &frame(0)),
                     Fate::Lost => gap += 1,
+                    Fate::Leap(further) => {
+                        sequence += further;
+                        let out = rewriter.map(sequence, 0, &frame(0)).expect("the newest").sequence;
+                        prop_assert!((newest + 2..=newest + 2 + gap).contains(&out), "{} after {}", out, newest);
+                        prop_assert!(given.insert(out));
+                        (newest, gap) = (out, 0);
+                    }
                     Fate::Late(after) => {
                         gap += 1;
                         pending.push((at + after, sequence));
