@@ -183,10 +183,21 @@ pub struct Kept {
     pub marker: bool,
     /// What its descriptors say.
     pub frame: Frame,
-    /// The dependency descriptor that goes to subscribers; no other extension is kept.
-    pub descriptor: Vec<u8>,
+    /// Of what goes to subscribers of the header extensions: the dependency descriptor, in front of the payload.
+    descriptor_len: u8,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    /// The dependency descriptor, or nothing.
+    pub fn descriptor(&self) -> &[u8] {
+        &self.bytes[..self.descriptor_len.into()]
+    }
+
     /// Without header and padding.
-    pub payload: Vec<u8>,
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.descriptor_len.into()..]
+    }
 }
 
 /// The newest packets of a source. Memory grows to the largest packets once and is used again.
@@ -217,17 +228,18 @@ impl Store {
         }
         let slot = self.slots[(sequence % KEPT_MAX as u64) as usize].get_or_insert_default();
         // A fresh slot has sequence 0 and no payload.
-        if slot.sequence == sequence && !slot.payload.is_empty() {
+        if slot.sequence == sequence && !slot.bytes.is_empty() {
             return false;
         }
         slot.sequence = sequence;
         slot.timestamp = timestamp;
         slot.marker = marker;
         slot.frame = frame;
-        slot.descriptor.clear();
-        slot.descriptor.extend_from_slice(descriptor);
-        slot.payload.clear();
-        slot.payload.extend_from_slice(payload);
+        slot.bytes.clear();
+        // An element has at most 255 bytes.
+        slot.descriptor_len = u8::try_from(descriptor.len()).unwrap_or_default();
+        slot.bytes.extend_from_slice(&descriptor[..slot.descriptor_len.into()]);
+        slot.bytes.extend_from_slice(payload);
         true
     }
 
@@ -277,7 +289,7 @@ mod tests {
         let mut store = Store::default();
         assert!(store.keep(0, 5, true, Frame::default(), b"", b"zero"));
         assert!(!store.keep(0, 5, true, Frame::default(), b"", b"zero"));
-        assert_eq!(store.find(0).map(|kept| &kept.payload[..]), Some(&b"zero"[..]));
+        assert_eq!(store.find(0).map(Kept::payload), Some(&b"zero"[..]));
         assert!(store.keep(KEPT_MAX as u64, 6, false, Frame::default(), b"", b"next"));
         assert!(store.find(0).is_none());
         assert!(

@@ -317,7 +317,7 @@ impl Sfu {
             sequence,
             original: Some(wire),
             numbers: sent.numbers,
-            descriptor: &kept.descriptor,
+            descriptor: kept.descriptor(),
             sort: Sort::Repeated,
         };
         let transport = &mut self.transports[consumer.transport];
@@ -327,7 +327,7 @@ impl Sfu {
             consumer,
             transport,
             &out,
-            &kept.payload,
+            kept.payload(),
             &kept.frame,
             Extensions::default(),
             &mut self.outbox,
@@ -464,9 +464,9 @@ fn catch_up(
             newest: sequence == newest,
             timestamp: kept.timestamp,
             marker: kept.marker,
-            payload: &kept.payload,
+            payload: kept.payload(),
             extensions: Extensions::default(),
-            descriptor: &kept.descriptor,
+            descriptor: kept.descriptor(),
             frame: kept.frame,
         };
         forward(now, send_time, producer, consumer, transport, &incoming, outbox, counters);

@@ -68,7 +68,7 @@ fn element(packet: &[u8], id: u8) -> Option<Vec<u8>> {
 
 #[test]
 fn subscribers_of_av1_layers_get_the_dependency_descriptor_again_and_again() {
-    let mut world = World::new();
+    let mut world = World::with_av1();
     let (alice, bob) = world.connected_pair();
     let producer = world.produce(alice, MediaKind::Video, av1("L2T1"), false);
     let consumer = world.consume(bob, &producer);
@@ -108,7 +108,7 @@ fn subscribers_of_av1_layers_get_the_dependency_descriptor_again_and_again() {
 
 #[test]
 fn a_single_layer_needs_none() {
-    let mut world = World::new();
+    let mut world = World::with_av1();
     let (alice, bob) = world.connected_pair();
     let mut rtp = av1("L1T1");
     rtp.encodings[0].scalability_mode = None;

@@ -62,21 +62,26 @@ impl World {
     }
 
     pub fn of_worker(worker: u8) -> Self {
-        Self::made_with(worker, 0)
+        Self::made_with(worker, 0, &[])
     }
 
     /// Only so many voices are forwarded at once.
     pub fn with_speakers(max_speakers: usize) -> Self {
-        Self::made_with(1, max_speakers)
+        Self::made_with(1, max_speakers, &[])
     }
 
-    fn made_with(worker: u8, max_speakers: usize) -> Self {
+    /// Its router has AV1, too.
+    pub fn with_av1() -> Self {
+        Self::made_with(1, 0, &["AV1"])
+    }
+
+    fn made_with(worker: u8, max_speakers: usize, more_codecs: &[&str]) -> Self {
         let now = Instant::now();
         let config = SfuConfig {
             worker,
             announced: "192.0.2.1:44444".parse().expect("an address"),
             tcp: true,
-            codecs: ["opus", "VP8", "H264", "VP9", "AV1"].map(Into::into).to_vec(),
+            codecs: ["opus", "VP8", "H264", "VP9"].iter().chain(more_codecs).map(|it| (*it).into()).collect(),
             max_bitrate: None,
             max_speakers,
         };
