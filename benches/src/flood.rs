@@ -15,7 +15,7 @@ use crate::process::{cpu_time, resident_bytes};
 const SOURCES: u16 = 1000;
 /// Requests of one source before the next has its turn.
 const TRAIN: u64 = 4;
-/// Answered before anything is measured, so that what is touched once is not counted.
+/// Sent before anything is measured, so that what is touched once is not counted.
 const WARM_UP: usize = 20_000;
 /// Before the flood.
 const CALM: Duration = Duration::from_secs(1);
@@ -39,9 +39,10 @@ pub fn run(server: SocketAddr, pid: u32, long: Duration, pace: Option<f64>) -> a
     let request = request.finish();
     let sources = (0..SOURCES).map(|index| source(server, index)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut payer = Payer::new(server)?;
-    for socket in sources.iter().cycle().take(WARM_UP) {
-        drop(socket.send(&request));
-        drop(socket.recv(&mut [0; 2048]));
+    // All at once, so that each of the server's receive buffers has been in use.
+    for _ in 0..WARM_UP / sources.len() {
+        sources.iter().for_each(|socket| drop(socket.send(&request)));
+        sources.iter().for_each(|socket| while socket.recv(&mut [0; 2048]).is_ok() {});
     }
     let calm = Instant::now() + CALM;
     while Instant::now() < calm {
