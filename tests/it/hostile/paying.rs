@@ -21,9 +21,10 @@ pub fn known_secret() -> String {
 }
 
 /// While attacked, 99 of 100 exchanges of messages take no longer than this, or than five times what they take in peace.
-const MESSAGES_P99_MAX: Duration = Duration::from_millis(100);
-/// The same of packets, through the SFU and through the relay and back.
-const PACKETS_P99_MAX: Duration = Duration::from_millis(50);
+const MESSAGES_P99_MAX: Duration = Duration::from_millis(200);
+/// The same of packets, through the SFU and through the relay and back. Of a hundred packets that is the slowest but one: a
+/// machine that does something else for a moment must not fail this, an attack that is felt takes longer.
+const PACKETS_P99_MAX: Duration = Duration::from_millis(150);
 const P99_TIMES: u32 = 5;
 
 /// Of a thousand packets of a flow so many may be lost, and two in any case: a flow has some hundred.
