@@ -20,10 +20,11 @@ struct Arrival {
 #[derive(Debug)]
 pub struct Arrivals {
     start: Instant,
-    /// Everything before it has been reported, or never will be.
+    /// Everything before it has been reported. A late one is told with all behind it once more, as libwebrtc does: its sender
+    /// took it for lost.
     next: Option<u64>,
     newest: u64,
-    /// Ring by number. Entries before `next` are over, whatever they hold.
+    /// Ring by number.
     ring: Box<[Arrival]>,
     count: u8,
     ssrc: u32,
@@ -45,14 +46,16 @@ impl Arrivals {
             extend_sequence(self.newest, wire)
         };
         let Some(number) = number else { return };
-        let next = *self.next.get_or_insert(number);
-        if number < next || number + REPORTED_MAX <= self.newest {
+        let next = self.next.get_or_insert(number);
+        let at = (number % REPORTED_MAX) as usize;
+        if number + REPORTED_MAX <= self.newest || self.ring[at].number == number {
             return;
         }
+        *next = number.min(*next);
         self.newest = self.newest.max(number);
         self.ssrc = ssrc;
         let tick = now.saturating_duration_since(self.start).as_micros() as u64 / 250;
-        self.ring[(number % REPORTED_MAX) as usize] = Arrival { number, tick };
+        self.ring[at] = Arrival { number, tick };
     }
 
     fn find(&self, number: u64) -> Option<u64> {
@@ -94,10 +97,13 @@ mod tests {
         arrivals.record(now, 1, 7);
         arrivals.write(&mut out, 1);
         assert_eq!(out[12..16], [0xff, 0xff, 0, 3], "base and count");
-        let length = out.len();
+        out.clear();
+        arrivals.record(now, 1, 7);
+        arrivals.write(&mut out, 1);
+        assert!(out.is_empty(), "it came before");
         arrivals.record(now, 0, 7);
         arrivals.write(&mut out, 1);
-        assert_eq!(out.len(), length, "too late to be reported");
+        assert_eq!(out[12..16], [0, 0, 0, 2], "the late one, and what came before it");
     }
 
     #[test]
