@@ -67,6 +67,11 @@ impl<'a> TransportFeedback<'a> {
         word(self.body, 4) >> 8
     }
 
+    /// How many packets it is read for.
+    pub fn count(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.body[2], self.body[3]])).min(REPORTED_MAX)
+    }
+
     /// Sequence numbers, each with its arrival after the one before it (the first after the reference) in units of 250 µs
     /// when it has arrived. Ends where the packet is malformed.
     pub fn packets(&self) -> impl Iterator<Item = (u16, Option<i16>)> + 'a {

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod consumer;
 pub mod demux;
 pub mod dtls;
+pub mod effort;
 pub mod estimate;
 pub mod feedback;
 pub mod framing;

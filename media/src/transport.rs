@@ -9,6 +9,7 @@ use common::ids::{PeerId, RoomId, TransportId};
 
 use crate::arrivals::Arrivals;
 use crate::connection::Connection;
+use crate::effort::{Items, Repairs};
 use crate::estimate::Estimator;
 use crate::ice::{IceLite, RemoteAddr};
 use crate::outbox::Outbox;
@@ -95,6 +96,10 @@ pub struct Transport {
     pub next_feedback: Option<Instant>,
     /// The SSRC that speaks in our RTCP when no consumer does.
     pub rtcp_ssrc: u32,
+    /// What is read of the client's feedback.
+    pub items: Items,
+    /// What it may have sent again.
+    pub repairs: Repairs,
     /// Round trip of the last report.
     pub round_trip: Option<Duration>,
     /// The client has reported on our packets since the hub was last told.
@@ -144,6 +149,8 @@ impl Transport {
             next_report: None,
             next_feedback: None,
             rtcp_ssrc,
+            items: Items::default(),
+            repairs: Repairs::default(),
             round_trip: None,
             has_reported: false,
             bytes: (0, 0),

@@ -60,6 +60,8 @@ impl Metrics {
             (drops.with("bad_srtp"), |totals| totals.core.bad_srtp),
             (drops.with("unknown_source"), |totals| totals.core.unknown_source),
             (drops.with("malformed_rtp"), |totals| totals.core.malformed_rtp),
+            (drops.with("feedback_flood"), |totals| totals.core.feedback_dropped),
+            (drops.with("retransmission_limit"), |totals| totals.core.repairs_refused),
             (drops.with("data"), |totals| totals.core.data_dropped),
             (drops.with("video_queue_full"), |totals| totals.core.video_dropped),
             (drops.with("udp_full"), |totals| totals.udp_dropped),

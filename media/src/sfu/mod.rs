@@ -127,6 +127,10 @@ pub struct Counters {
     pub unknown_source: u64,
     /// RTP that is malformed inside.
     pub malformed_rtp: u64,
+    /// Items of a client's RTCP beyond what is read of it in a time.
+    pub feedback_dropped: u64,
+    /// Packets that a client wanted again beyond what it may have.
+    pub repairs_refused: u64,
     /// Packets received and opened.
     pub received: u64,
     /// Packets forwarded to consumers.

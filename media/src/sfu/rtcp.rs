@@ -9,9 +9,6 @@ use super::Sfu;
 use crate::feedback::{self, Item, ReportBlock};
 use crate::parcel::Saying;
 
-/// NACKs beyond so many sequence numbers per packet are a subscriber's trick, not a loss.
-const RETRANSMITTED_PER_NACK_MAX: usize = 256;
-
 impl Sfu {
     pub(super) fn on_rtcp(&mut self, now: Instant, slot: usize, data: &mut [u8]) {
         let Some(srtp) = &mut self.transports[slot].srtp else {
@@ -22,10 +19,19 @@ impl Sfu {
             self.counters.bad_srtp += 1;
             return;
         };
+        self.transports[slot].items.refill(now);
         feedback::parse(&data[..length], |item| self.on_rtcp_item(now, slot, item));
     }
 
     fn on_rtcp_item(&mut self, now: Instant, slot: usize, item: Item<'_>) {
+        let count = match &item {
+            Item::TransportFeedback(feedback) => 1 + feedback.count() as u32,
+            _ => 1,
+        };
+        if !self.transports[slot].items.take(count) {
+            self.counters.feedback_dropped += 1;
+            return;
+        }
         match item {
             Item::SenderReport { ssrc, ntp, timestamp } => {
                 let route = self.transports[slot].sources.get(&ssrc).copied();
@@ -39,9 +45,7 @@ impl Sfu {
             Item::Report(block) => self.on_report(now, slot, &block),
             Item::Nack { ssrc, entries } => {
                 if let Some(consumer) = self.transports[slot].sinks.get(&ssrc).copied() {
-                    for wire in feedback::nacked(entries).take(RETRANSMITTED_PER_NACK_MAX) {
-                        self.retransmit(now, consumer, wire);
-                    }
+                    self.on_nack(now, slot, consumer, entries);
                 }
             }
             Item::KeyframeRequest { ssrc } => {
@@ -51,6 +55,16 @@ impl Sfu {
             }
             Item::TransportFeedback(feedback) => self.on_transport_feedback(now, slot, &feedback),
             Item::Remb(bitrate) => self.on_remb(now, slot, bitrate),
+        }
+    }
+
+    fn on_nack(&mut self, now: Instant, slot: usize, consumer: usize, entries: &[u8]) {
+        for wire in feedback::nacked(entries) {
+            if !self.transports[slot].items.take(1) {
+                self.counters.feedback_dropped += 1;
+                return;
+            }
+            self.retransmit(now, consumer, wire);
         }
     }
 

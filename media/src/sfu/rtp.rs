@@ -293,8 +293,13 @@ impl Sfu {
         let send_time = abs_send_time(self.unix_time(now));
         let consumer = &mut self.consumers[key];
         let (Some(payload_type), Some(ssrc)) = (consumer.rtx_payload_type, consumer.rtx_ssrc) else { return };
+        let transport = &mut self.transports[consumer.transport];
         let Some(sent) = consumer.sent_mut(wire) else { return };
         if sent.resent.is_some_and(|at| now.saturating_duration_since(at) < RESEND_INTERVAL) {
+            return;
+        }
+        if !transport.repairs.allows(transport.bytes.1) {
+            self.counters.repairs_refused += 1;
             return;
         }
         sent.resent = Some(now);
@@ -320,7 +325,7 @@ impl Sfu {
             descriptor: kept.descriptor(),
             sort: Sort::Repeated,
         };
-        let transport = &mut self.transports[consumer.transport];
+        let before = transport.bytes.1;
         if write(
             now,
             send_time,
@@ -332,6 +337,7 @@ impl Sfu {
             Extensions::default(),
             &mut self.outbox,
         ) {
+            transport.repairs.on_sent(transport.bytes.1 - before);
             consumer.retransmitted += 1;
             self.counters.retransmitted += 1;
         }

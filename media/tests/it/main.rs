@@ -4,6 +4,7 @@
 mod client;
 #[cfg(feature = "net")]
 mod crowd;
+mod floods;
 mod floor;
 mod hostile;
 mod layers;
