@@ -85,6 +85,11 @@ fn validate_codecs(kind: MediaKind, codecs: &[RtpCodecParameters]) -> Result<(),
     if is_rtx(&codecs[0].mime_type) {
         return Err(OrtcError::Invalid("codecs: the first must be a media codec"));
     }
+    // What is forwarded is of one codec, as clients send it (contract §4). More than one that are mapped to the same payload
+    // type would stand in every subscriber's SDP, which no browser takes.
+    if codecs.len() > 2 || codecs[1..].iter().any(|codec| !is_rtx(&codec.mime_type)) {
+        return Err(OrtcError::Invalid("codecs: one media codec and its rtx"));
+    }
     Ok(())
 }
 

@@ -204,6 +204,11 @@ fn what_no_client_sends_is_refused() {
     rtp.codecs[0].payload_type = 200;
     assert!(refused(&rtp), "no payload type");
     assert!(validate(MediaKind::Audio, &vp8(json!([]))).is_err(), "video is not audio");
+    for more in ["video/VP8", "video/H264"] {
+        let mut rtp = vp8(json!([]));
+        rtp.codecs.push(RtpCodecParameters { payload_type: 98, ..codec(more, json!({})) });
+        assert!(refused(&rtp), "{more} beside VP8");
+    }
     for (key, value) in [
         ("a", json!("1\r\na=candidate:1 1 udp 1 198.51.100.1 9 typ host")),
         ("a\nb", json!(1)),
