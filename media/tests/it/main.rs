@@ -8,6 +8,7 @@ mod floods;
 mod floor;
 mod hostile;
 mod layers;
+mod liars;
 mod links;
 #[cfg(feature = "net")]
 mod net;

@@ -404,6 +404,11 @@ impl World {
         self.sfu.counters()
     }
 
+    /// Lists that the network fills: name, length and bound.
+    pub fn queues(&self) -> [(&'static str, usize, usize); 3] {
+        self.sfu.queues()
+    }
+
     pub fn transport_count(&self) -> usize {
         self.sfu.transport_count()
     }

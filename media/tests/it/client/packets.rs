@@ -132,3 +132,17 @@ pub fn h264() -> RtpParameters {
         "headerExtensions": [], "encodings": [{"ssrc": 8000}], "rtcp": {"cname": ""}
     }))
 }
+
+/// As Chromium sends it, with dependency descriptors (id 12).
+pub fn av1_svc() -> RtpParameters {
+    parameters(json!({
+        "mid": "4",
+        "codecs": [
+            {"mimeType": "video/AV1", "payloadType": 45, "clockRate": 90000, "parameters": {},
+             "rtcpFeedback": [{"type": "nack", "parameter": ""}, {"type": "nack", "parameter": "pli"}]},
+            {"mimeType": "video/rtx", "payloadType": 46, "clockRate": 90000, "parameters": {"apt": 45}}],
+        "headerExtensions": [
+            {"uri": "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension", "id": 12}],
+        "encodings": [{"ssrc": 4500, "rtx": {"ssrc": 4501}, "scalabilityMode": "L3T3_KEY"}], "rtcp": {"cname": ""}
+    }))
+}
