@@ -395,6 +395,27 @@ fn arrival_deltas(reference: u64, arrivals: &[Option<u64>]) -> (Vec<Option<i16>>
     (deltas, reported)
 }
 
+/// A compound packet stays below the smallest usual MTU.
+const COMPOUND_BYTES_MAX: usize = 1200;
+
+/// Cuts a long compound packet between its packets into parts that fit a datagram.
+pub fn split_compound(compound: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while at + 4 <= compound.len() {
+        let length = 4 * (usize::from(u16::from_be_bytes([compound[at + 2], compound[at + 3]])) + 1);
+        if at > start && at + length - start > COMPOUND_BYTES_MAX {
+            parts.push(&compound[start..at]);
+            start = at;
+        }
+        at += length;
+    }
+    if at > start {
+        parts.push(&compound[start..at.min(compound.len())]);
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,6 +66,11 @@ impl Reception {
         self.missing.len()
     }
 
+    /// Whether this packet is waited for.
+    pub fn misses(&self, sequence: u64) -> bool {
+        self.missing.contains_key(&sequence)
+    }
+
     /// The newest extended sequence number.
     pub fn newest(&self) -> Option<u64> {
         self.first.map(|_| self.newest)

@@ -8,6 +8,7 @@ use anyhow::Context;
 use common::rtp_parameters::{DtlsParameters, DtlsRole, IceParameters};
 use media::connection::{Connection, ConnectionEvent, ConnectionOutput};
 use media::dtls::Identity;
+use media::feedback;
 use media::rtp;
 use media::srtp::{self, OVERHEAD_MAX, OpenedRtp, Profile, SrtpContext};
 use media::stun::{self, BindingRequest};
@@ -153,6 +154,18 @@ impl Leg {
     /// A datagram that has come already.
     pub fn try_recv(&self, datagram: &mut [u8]) -> Option<usize> {
         self.socket.try_recv(datagram).ok()
+    }
+
+    /// Seals a compound RTCP packet, cut between its packets where it is long, and sends it.
+    pub fn send_rtcp(&mut self, compound: &[u8]) {
+        let Some((_, outbound)) = &mut self.srtp else { return };
+        for part in feedback::split_compound(compound) {
+            let mut packet = part.to_vec();
+            packet.resize(part.len() + OVERHEAD_MAX, 0);
+            if let Ok(length) = outbound.seal_rtcp(&mut packet, part.len()) {
+                let _ = self.socket.try_send(&packet[..length]); // like any datagram, it may be lost
+            }
+        }
     }
 
     /// Seals an RTP packet and sends it; whether it went.

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::leg::Leg;
+use super::listener::Stream;
 use super::signal::Signal;
 use super::sink::{Seen, subscribe};
 use super::source::{opus, publish, vp8};
@@ -87,8 +88,9 @@ impl Member {
         } else {
             let leg = Leg::connect(&mut signal, "recv").await?;
             let transport = leg.id.clone();
-            let receiving = spawn_local(subscribe(leg, shared.clone(), stopped.clone()));
-            consume(&mut signal, &transport, &mut room).await?;
+            let (announce, announced) = mpsc::unbounded_channel(); // as many as the room has producers
+            let receiving = spawn_local(subscribe(leg, shared.clone(), announced, stopped.clone()));
+            consume(&mut signal, &transport, &mut room, &announce).await?;
             receiving
         };
         shared.joined.fetch_add(1, Ordering::Relaxed);
@@ -110,24 +112,21 @@ async fn announce(signal: &mut Signal, leg: &Leg, args: &LoadArgs) -> anyhow::Re
 }
 
 /// Consumes all that the room has, from now on.
-async fn consume(signal: &mut Signal, transport: &str, room: &mut Value) -> anyhow::Result<()> {
-    let capabilities = plain(room["rtpCapabilities"].take());
+async fn consume(
+    signal: &mut Signal,
+    transport: &str,
+    room: &mut Value,
+    announce: &mpsc::UnboundedSender<Stream>,
+) -> anyhow::Result<()> {
+    let capabilities = room["rtpCapabilities"].take();
     for producer in room["producers"].as_array().into_iter().flatten() {
         let request = json!({"type": "consume", "transportId": transport, "producerId": producer["producerId"],
                              "rtpCapabilities": capabilities});
         let made = signal.ask(request).await?;
+        if let Some(stream) = Stream::of(&made) {
+            let _ = announce.send(stream); // who receives is told to stop before it does
+        }
         signal.ask(json!({"type": "resume-consumer", "consumerId": made["id"]})).await?;
     }
     Ok(())
-}
-
-/// Without feedback on bandwidth: the load takes all that is sent, and nothing is held back for it.
-fn plain(mut capabilities: Value) -> Value {
-    capabilities["headerExtensions"] = json!([]);
-    for codec in capabilities["codecs"].as_array_mut().into_iter().flatten() {
-        if let Some(feedback) = codec["rtcpFeedback"].as_array_mut() {
-            feedback.retain(|feedback| feedback["type"] == "nack");
-        }
-    }
-    capabilities
 }

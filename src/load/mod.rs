@@ -1,10 +1,12 @@
 //! `causeway load`: many people on one running server, and what became of their packets.
 //!
 //! Members join over the WebSocket protocol (`signal`), each transport is a socket of its own (`leg`), publishers send
-//! synthetic VP8 and opus (`source`), subscribers count (`sink`), and `report` says what was seen. No codec is involved: a
+//! synthetic VP8 and opus (`source`), subscribers count (`sink`) and give feedback as browsers do (`listener`), and `report` says
+//! what was seen. No codec is involved: a
 //! payload ends with the moment of its sending, which the same process reads again.
 
 mod leg;
+mod listener;
 mod member;
 mod process;
 mod report;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use super::listener::Totals;
 use super::member::Outcome;
 use super::process::Usage;
 use super::{Shared, Window};
@@ -23,7 +24,10 @@ pub struct Report {
     join_ms: Spread,
     packets_sent: u64,
     packets_received: u64,
+    packets_recovered: u64,
     packets_lost: u64,
+    packets_asked: u64,
+    keyframes_asked: u64,
     window_seconds: f64,
     forwarded_per_second: f64,
     delay_ms: Spread,
@@ -83,13 +87,12 @@ impl Report {
         window: Window,
     ) -> Self {
         let (mut joins, mut delays, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut packets_received, mut packets_lost) = (0, 0);
+        let mut all = Totals::default();
         for outcome in outcomes {
             match outcome {
                 Outcome::Joined(took, seen) => {
                     joins.push(took.as_nanos() as u64);
-                    packets_received += seen.received;
-                    packets_lost += seen.lost;
+                    all.add(&seen.totals);
                     delays.extend(seen.delays_ns);
                 }
                 Outcome::Failed(failure) => failures.push(failure),
@@ -112,8 +115,11 @@ impl Report {
             joins_failed,
             join_ms: Spread::of(joins),
             packets_sent: shared.sent.load(Ordering::Relaxed),
-            packets_received,
-            packets_lost,
+            packets_received: all.received,
+            packets_recovered: all.recovered,
+            packets_lost: all.lost,
+            packets_asked: all.asked,
+            keyframes_asked: all.keyframes_asked,
             window_seconds: seconds,
             forwarded_per_second: window.forwarded as f64 / seconds,
             delay_ms: Spread::of(delays),
@@ -133,13 +139,15 @@ impl fmt::Display for Report {
         writeln!(f, "joins      {} ok, {} failed; {}", self.joins_ok, self.joins_failed, self.join_ms)?;
         writeln!(
             f,
-            "packets    {} sent, {} received, {} lost; {:.0} forwarded/s in {:.1} s",
+            "packets    {} sent, {} received ({} of them again), {} lost; {:.0} forwarded/s in {:.1} s",
             self.packets_sent,
             self.packets_received,
+            self.packets_recovered,
             self.packets_lost,
             self.forwarded_per_second,
             self.window_seconds
         )?;
+        writeln!(f, "asked      for {} packets, {} keyframes", self.packets_asked, self.keyframes_asked)?;
         write!(f, "delay      {}", self.delay_ms)?;
         if let Some(server) = &self.server {
             let (packet, peer) =

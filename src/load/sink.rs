@@ -1,57 +1,36 @@
-//! What a subscriber counts: packets, gaps in the numbering of each source, and how long each was under way.
+//! A subscriber: what it receives, what it tells the server of it (`listener`), and how long each packet was under way.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use media::feedback::{self, Item};
 use media::srtp::OpenedRtp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Shared;
 use super::leg::{CONSENT_EVERY, Datagram, Leg};
+use super::listener::{Listener, Sort, Stream, Totals};
 
 /// What one subscriber has seen.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Packets that the numbering shows to be missing.
-    pub lost: u64,
-    /// Packets received.
-    pub received: u64,
-    /// From the publisher's send to here, of the packets in the window.
+    /// Packets.
+    pub totals: Totals,
+    /// From the publisher's send to here, of the packets in the window that came when they were first sent.
     pub delays_ns: Vec<u64>,
-    sources: BTreeMap<u32, Numbers>,
 }
 
-/// The numbering of one source.
-#[derive(Debug, Clone, Copy)]
-struct Numbers {
-    first: u64,
-    last: u64,
-    count: u64,
-}
-
-impl Seen {
-    fn count(&mut self, ssrc: u32, index: u64) {
-        self.received += 1;
-        let numbers = self.sources.entry(ssrc).or_insert(Numbers { first: index, last: index, count: 0 });
-        numbers.first = numbers.first.min(index);
-        numbers.last = numbers.last.max(index);
-        numbers.count += 1;
-    }
-
-    /// Adds up the gaps. SRTP has refused every repetition.
-    fn close(&mut self) {
-        self.lost =
-            self.sources.values().map(|numbers| numbers.last - numbers.first + 1 - numbers.count).sum();
-    }
-}
-
-/// Receives until told to stop.
-pub async fn subscribe(mut leg: Leg, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) -> Seen {
-    let mut seen = Seen::default();
+/// Receives until told to stop; `announced` are the streams that are going to come.
+pub async fn subscribe(
+    mut leg: Leg,
+    shared: Arc<Shared>,
+    mut announced: mpsc::UnboundedReceiver<Stream>,
+    mut stopped: watch::Receiver<bool>,
+) -> Seen {
+    let (mut seen, mut listener) = (Seen::default(), Listener::new(Instant::now()));
     let mut consent = Instant::now() + Duration::from_secs(1);
-    let mut datagram = [0; 2048];
+    let (mut datagram, mut said) = ([0; 2048], Vec::new());
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => break,
@@ -60,37 +39,40 @@ pub async fn subscribe(mut leg: Leg, shared: Arc<Shared>, mut stopped: watch::Re
                 let _ = leg.poll().await;
                 consent = Instant::now() + CONSENT_EVERY;
             }
+            () = tokio::time::sleep_until(listener.next().into()) => {
+                said.clear();
+                listener.tell(Instant::now(), &mut said);
+                leg.send_rtcp(&said);
+            }
             _ = leg.readable() => while let Some(length) = leg.try_recv(&mut datagram) {
-                if let Some(Datagram::Rtp(opened)) = leg.take(&mut datagram[..length]) {
-                    take(&mut seen, &shared, &datagram, opened);
+                while let Ok(stream) = announced.try_recv() {
+                    listener.expect(stream);
+                }
+                match leg.take(&mut datagram[..length]) {
+                    Some(Datagram::Rtp(opened)) => take(&mut seen, &mut listener, &shared, &datagram, opened),
+                    Some(Datagram::Rtcp(length)) => feedback::parse(&datagram[..length], |item| {
+                        if let Item::SenderReport { ssrc, ntp, timestamp } = item {
+                            listener.on_sender_report(Instant::now(), ssrc, ntp, timestamp);
+                        }
+                    }),
+                    None => {}
                 }
             }
         }
     }
-    seen.close();
+    seen.totals = listener.totals();
     seen
 }
 
-fn take(seen: &mut Seen, shared: &Shared, packet: &[u8], opened: OpenedRtp) {
-    seen.count(opened.ssrc, opened.index);
-    shared.received.fetch_add(1, Ordering::Relaxed);
-    let payload = &packet[opened.header_len..opened.len];
-    if let Some(moment) = payload.last_chunk::<8>().filter(|_| shared.measuring.load(Ordering::Relaxed)) {
-        seen.delays_ns.push(shared.now_ns().saturating_sub(u64::from_be_bytes(*moment)));
+fn take(seen: &mut Seen, listener: &mut Listener, shared: &Shared, packet: &[u8], opened: OpenedRtp) {
+    let packet = &packet[..opened.len];
+    let sort = listener.take(Instant::now(), packet, opened.index);
+    if sort == Sort::Nothing {
+        return;
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_are_losses_and_reordering_is_none() {
-        let mut seen = Seen::default();
-        for (ssrc, index) in [(1, 10), (1, 12), (1, 11), (1, 15), (2, 65_535), (2, 65_536)] {
-            seen.count(ssrc, index);
-        }
-        seen.close();
-        assert_eq!((seen.received, seen.lost), (6, 2));
+    shared.received.fetch_add(1, Ordering::Relaxed);
+    let is_measured = sort == Sort::Media && shared.measuring.load(Ordering::Relaxed);
+    if let Some(moment) = packet.last_chunk::<8>().filter(|_| is_measured) {
+        seen.delays_ns.push(shared.now_ns().saturating_sub(u64::from_be_bytes(*moment)));
     }
 }

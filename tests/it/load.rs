@@ -1,6 +1,12 @@
 //! `causeway load` against a running server: everybody joins, nothing is lost, and what is wrong is named.
 
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -62,6 +68,92 @@ fn of_three_encodings_subscribers_get_one() {
     let count = |name: &str| report[name].as_f64().expect("a number");
     let share = count("packetsReceived") / count("packetsSent");
     assert!((0.5..1.6).contains(&share), "{report}");
+}
+
+/// Every so many RTP packets to a client are lost.
+const LOST_EACH: usize = 20;
+
+/// Stands at 127.0.0.2 in front of a media port of 127.0.0.1, and loses some of what clients are sent.
+struct Lossy {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lossy {
+    fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let door = socket(SocketAddr::from(([127, 0, 0, 2], port)));
+        let (stopped, server) = (Arc::clone(&stop), SocketAddr::from(([127, 0, 0, 1], port)));
+        let threads = vec![thread::spawn(move || {
+            let (mut clients, mut datagram) = (HashMap::new(), [0; 2048]);
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((length, client)) = door.recv_from(&mut datagram) else { continue };
+                let way = clients.entry(client).or_insert_with(|| {
+                    let way = socket(SocketAddr::from(([127, 0, 0, 1], 0)));
+                    way.connect(server).expect("loopback");
+                    let (back, door) =
+                        (way.try_clone().expect("a descriptor"), door.try_clone().expect("likewise"));
+                    let stopped = Arc::clone(&stopped);
+                    (way, thread::spawn(move || carry_back(&back, &door, client, &stopped)))
+                });
+                let _ = way.0.send(&datagram[..length]); // like any datagram, it may be lost
+            }
+            clients.into_values().for_each(|(_, thread)| thread.join().expect("it does not panic"));
+        })];
+        Self { stop, threads }
+    }
+}
+
+impl Drop for Lossy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+fn socket(address: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(address).expect("a free port");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    socket
+}
+
+fn carry_back(way: &UdpSocket, door: &UdpSocket, client: SocketAddr, stopped: &AtomicBool) {
+    let (mut media, mut datagram) = (0, [0; 2048]);
+    while !stopped.load(Ordering::Relaxed) {
+        let Ok(length) = way.recv(&mut datagram) else { continue };
+        let is_media = (128..192).contains(&datagram[0]) && !(192..224).contains(&datagram[1]);
+        media += usize::from(is_media);
+        if !is_media || media % LOST_EACH != 0 {
+            let _ = door.send_to(&datagram[..length], client); // as above
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_on_the_way_is_asked_for_and_sent_again() {
+    let server = Server::start_with(&["media.announced_ip=127.0.0.2"]);
+    let lossy = Lossy::start(server.media_port);
+    let url = format!("http://{}", server.http);
+    let output = load(&[
+        "--url",
+        &url,
+        "--subscribers",
+        "2",
+        "--video",
+        "600kbps",
+        "--audio",
+        "--seconds",
+        "3",
+        "--json",
+    ]);
+    drop(lossy);
+    let report = report(&output);
+    assert_eq!(report["joinsOk"], 3, "{output:?}");
+    let count = |name: &str| report[name].as_u64().expect("a number");
+    // Of video one in twenty; audio is not sent again, and of 150 packets to each of the two some eight are lost for good.
+    assert!(count("packetsRecovered") > 10 && count("packetsAsked") >= count("packetsRecovered"), "{report}");
+    assert!(count("packetsLost") < count("packetsRecovered") + 30, "{report}");
+    assert!(count("packetsReceived") > 600, "{report}");
 }
 
 #[test]

@@ -163,7 +163,7 @@ impl Sfu {
                 lost.clear();
             }
         }
-        for part in split_compound(&compound) {
+        for part in feedback::split_compound(&compound) {
             transport.send_rtcp(&mut self.outbox, part);
         }
         self.scratch = compound;
@@ -227,7 +227,7 @@ impl Sfu {
         for at in 0..self.transports[slot].consumers.len() {
             self.write_sender_report(now, self.transports[slot].consumers[at], &mut compound);
         }
-        let parts = split_compound(&compound);
+        let parts = feedback::split_compound(&compound);
         for part in parts {
             self.transports[slot].send_rtcp(&mut self.outbox, part);
         }
@@ -274,23 +274,3 @@ impl Sfu {
 
 /// REMB when the configuration sets no bound: enough for any camera.
 const REMB_DEFAULT: u64 = 5_000_000;
-/// A compound packet stays below the smallest usual MTU.
-const COMPOUND_BYTES_MAX: usize = 1200;
-
-/// Cuts a long compound packet between its packets into parts that fit a datagram.
-fn split_compound(compound: &[u8]) -> Vec<&[u8]> {
-    let mut parts = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    while at + 4 <= compound.len() {
-        let length = 4 * (usize::from(u16::from_be_bytes([compound[at + 2], compound[at + 3]])) + 1);
-        if at > start && at + length - start > COMPOUND_BYTES_MAX {
-            parts.push(&compound[start..at]);
-            start = at;
-        }
-        at += length;
-    }
-    if at > start {
-        parts.push(&compound[start..at.min(compound.len())]);
-    }
-    parts
-}
