@@ -10,7 +10,7 @@ use crate::codec::dependency_descriptor::Structure;
 use crate::codec::{Codec, Frame};
 use crate::keyframe::KeyframeRequests;
 use crate::ortc::{Mapping, ProducerType, is_rtx, uri};
-use crate::rates::Rates;
+use crate::rates::{LAYERS, Rates};
 use crate::reception::{Reception, Store};
 use crate::speaker::Voice;
 use crate::wanted::LayersWanted;
@@ -23,9 +23,11 @@ pub struct LayersHeard {
 }
 
 impl LayersHeard {
-    /// A packet has come.
+    /// A packet has come. AV1's descriptors have room for 64 by 64 layers, each of which every subscriber's share of its link
+    /// would be weighed by; those beyond [`LAYERS`] cost what the highest does.
     pub fn note(&mut self, frame: &Frame) {
-        self.now = (self.now.0.max(frame.spatial), self.now.1.max(frame.temporal));
+        let highest = LAYERS as u8 - 1;
+        self.now = (self.now.0.max(frame.spatial.min(highest)), self.now.1.max(frame.temporal.min(highest)));
     }
 
     /// An interval is over: what did not come in it and does not come in the next is gone.
@@ -282,5 +284,21 @@ impl Producer {
         }
         let report = |encoding: usize| self.encodings.get(encoding)?.reception.sender_report();
         Some(report(to)?.alignment(&report(from)?, self.clock_rate_hz))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_nobody_sends_are_none() {
+        let mut heard = LayersHeard::default();
+        heard.note(&Frame { spatial: 2, temporal: 1, ..Frame::default() });
+        assert_eq!(heard.highest(), (2, 1));
+        heard.note(&Frame { spatial: 63, temporal: 63, ..Frame::default() });
+        assert_eq!(heard.highest(), (3, 3));
+        (0..2).for_each(|_| heard.turn());
+        assert_eq!(heard.highest(), (0, 0));
     }
 }

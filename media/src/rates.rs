@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Spatial and temporal layers that are told apart; higher ones count to the highest (VP9: RFC 9628 §4.2 has eight, browsers
 /// send three of each).
-const LAYERS: usize = 4;
+pub const LAYERS: usize = 4;
 const WINDOW: Duration = Duration::from_millis(500);
 /// RTP header, extensions and authentication tag of a forwarded packet.
 const OVERHEAD_BYTES: u64 = 44;

@@ -31,7 +31,7 @@ impl Voice {
     /// A packet's level: the extension's byte, 0 dB loudest to −127 dB below it, the highest bit aside.
     pub fn hear(&mut self, level: u8) {
         self.sum = self.sum.saturating_add(127 - u32::from(level & 0x7f));
-        self.packets += 1;
+        self.packets = self.packets.saturating_add(1);
     }
 
     /// An interval is over: its loudness, 0–127, half of it from the time before.

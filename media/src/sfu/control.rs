@@ -22,6 +22,9 @@ use crate::transport::Transport;
 const TRANSPORTS_PER_PEER_MAX: usize = 8;
 pub(super) const PRODUCERS_PER_PEER_MAX: usize = 64;
 pub(super) const CONSUMERS_PER_PEER_MAX: usize = 1024;
+/// A peer needs one of a track, and another while it moves to a new transport: each is a packet more for each packet.
+/// `benches/forward` has 50.
+pub(super) const CONSUMERS_PER_TRACK_MAX: usize = 64;
 /// 24 bits of a ufrag name the slot.
 const TRANSPORTS_PER_WORKER_MAX: usize = 1 << 20;
 

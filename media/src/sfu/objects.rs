@@ -8,7 +8,7 @@ use common::rtp_parameters::{MediaKind, RtpCapabilities, RtpParameters};
 use rand_core::RngCore;
 
 use super::Sfu;
-use super::control::{CONSUMERS_PER_PEER_MAX, Owner, PRODUCERS_PER_PEER_MAX};
+use super::control::{CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_TRACK_MAX, Owner, PRODUCERS_PER_PEER_MAX};
 use crate::consumer::Consumer;
 use crate::ortc::{self, ConsumerIdentity};
 use crate::producer::{Producer, Span};
@@ -147,6 +147,10 @@ impl Sfu {
         let room = self.rooms.get(owner.room).ok_or(MediaError::RoomNotFound)?;
         let found = room.peers.values().find_map(|peer| peer.producers.get(producer).copied());
         let key = found.ok_or(MediaError::ProducerNotFound)?;
+        let own = self.peer(owner)?.consumers.values().filter(|it| self.consumers[**it].producer == key);
+        if own.count() >= CONSUMERS_PER_TRACK_MAX {
+            return Err(MediaError::LimitReached("consumers of one track"));
+        }
         let ssrc = loop {
             let ssrc = self.new_ssrc();
             let sinks = &self.transports[slot].sinks;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use common::control::{Action, EventKind, TransportDirection};
+use common::control::{Action, Done, EventKind, MediaError, TransportDirection};
 use common::ids::ConsumerId;
 use common::rtp_parameters::{MediaKind, RtxParameters};
 use media::feedback;
@@ -250,4 +250,23 @@ fn a_second_source_under_a_tracks_name_is_not_part_of_it() {
     assert_eq!(frame(40_000, 7100), 0, "the name is taken");
     assert_eq!(frame(11, 7000), 1);
     assert_eq!(world.counters().unknown_source, 1);
+}
+
+#[test]
+fn a_track_is_forwarded_to_one_peer_some_times_at_most() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Audio, opus(), false);
+    let consumers: Vec<ConsumerId> = (0..64).map(|_| world.consume(bob, &producer).id).collect();
+    let Done::Room { capabilities } = world.done("bob", Action::OpenRoom { codecs: None }) else {
+        panic!("the room")
+    };
+    let transport = world.transport_id(bob);
+    let another = Action::Consume { transport, producer, capabilities };
+    assert_eq!(
+        world.command("bob", another.clone()),
+        Err(MediaError::LimitReached("consumers of one track"))
+    );
+    world.done("bob", Action::CloseConsumer { consumer: consumers[0].clone() });
+    world.done("bob", another);
 }
