@@ -255,9 +255,9 @@ fn end(out: &mut Vec<u8>, start: usize) {
     out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
 }
 
-/// Receiver report; at most 31 blocks count.
+/// Receiver reports: one, also without blocks, and one for each 31 blocks more (RFC 3550 §6.4.2).
 pub fn write_receiver_report(out: &mut Vec<u8>, sender: u32, blocks: &[ReportBlock]) {
-    let blocks = &blocks[..blocks.len().min(31)];
+    let (blocks, more) = blocks.split_at(blocks.len().min(31));
     let start = begin(out, blocks.len() as u8, RECEIVER_REPORT, sender);
     for block in blocks {
         out.extend_from_slice(&block.ssrc.to_be_bytes());
@@ -267,6 +267,9 @@ pub fn write_receiver_report(out: &mut Vec<u8>, sender: u32, blocks: &[ReportBlo
         }
     }
     end(out, start);
+    if !more.is_empty() {
+        write_receiver_report(out, sender, more);
+    }
 }
 
 /// Sender report without blocks.

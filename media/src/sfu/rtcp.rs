@@ -157,8 +157,9 @@ impl Sfu {
             }
             for encoding in &mut producer.encodings {
                 encoding.reception.due_nacks(now, &mut lost);
-                if let Some(ssrc) = encoding.ssrc.filter(|_| !lost.is_empty()) {
-                    feedback::write_nack(&mut compound, sender, ssrc, &lost);
+                if let Some(ssrc) = encoding.ssrc {
+                    let parts = lost.chunks(NACK_NUMBERS_MAX);
+                    parts.for_each(|lost| feedback::write_nack(&mut compound, sender, ssrc, lost));
                 }
                 lost.clear();
             }
@@ -274,3 +275,5 @@ impl Sfu {
 
 /// REMB when the configuration sets no bound: enough for any camera.
 const REMB_DEFAULT: u64 = 5_000_000;
+/// Each may need four bytes, and one packet of RTCP is not cut.
+const NACK_NUMBERS_MAX: usize = 256;

@@ -1,14 +1,15 @@
 //! Feedback that asks for more than any client needs: what it makes the core do is bounded, and what is refused is counted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::control::Action;
 use common::rtp_parameters::MediaKind;
 use media::effort::{ITEMS_BURST, REPAIR_BYTES_BURST};
-use media::feedback;
+use media::feedback::{self, Item};
 use media::rtp::RtpHeader;
 
-use crate::client::{World, vp8, vp8_packet};
+use crate::client::{World, opus, packet, vp8, vp8_packet};
 
 /// Alice's video, which Bob sees, and the SSRCs of his consumer.
 fn scene() -> (World, usize, usize, u32, u32) {
@@ -125,4 +126,32 @@ fn a_publisher_is_not_asked_for_keyframes_more_than_once_a_second() {
     assert_eq!(requests.first(), Some(&0), "the first at once");
     assert!(requests.windows(2).all(|pair| pair[1] - pair[0] >= 950), "{requests:?} ms");
     assert!(requests.len() >= 5, "{requests:?} ms");
+}
+
+#[test]
+fn a_publisher_of_many_tracks_is_told_of_each_in_datagrams_that_fit() {
+    let mut world = World::new();
+    let (alice, _) = world.connected_pair();
+    for track in 0..40 {
+        let mut rtp = opus();
+        rtp.mid = Some(format!("a{track}"));
+        rtp.encodings[0].ssrc = Some(100 + track);
+        world.produce(alice, MediaKind::Audio, rtp, false);
+        world.send_rtp(alice, &packet(111, 1, 0, 100 + track, b"opus"));
+    }
+    world.produce(alice, MediaKind::Video, vp8(), false);
+    // Every second one of a thousand is lost.
+    (1..=500).for_each(|half| world.send_rtp(alice, &vp8_packet(2 * half, 7000, half == 1)));
+    world.received_rtcp(alice);
+    world.pass(Duration::from_millis(1100));
+    let (mut reported, mut missed) = (BTreeSet::new(), BTreeSet::new());
+    for compound in world.received_rtcp(alice) {
+        assert!(compound.len() <= 1200, "{} bytes", compound.len());
+        feedback::parse(&compound, |item| match item {
+            Item::Report(block) => _ = reported.insert(block.ssrc),
+            Item::Nack { ssrc: 7000, entries } => missed.extend(feedback::nacked(entries)),
+            _ => {}
+        });
+    }
+    assert_eq!((reported.len(), missed.len()), (41, 499));
 }
