@@ -154,9 +154,15 @@ impl Sfu {
         binary: bool,
         data: &[u8],
     ) {
-        let found =
-            self.data_producers.iter().find(|(_, it)| it.transport == slot && it.sctp.stream_id == stream_id);
-        let Some((key, _)) = found else { return };
+        // Of this peer's own, which are few; the worker's are many.
+        let transport = &self.transports[slot];
+        let peer = self.rooms.get(&transport.room).and_then(|room| room.peers.get(&transport.peer));
+        let mut own = peer.into_iter().flat_map(|peer| peer.data_producers.values().copied());
+        let found = own.find(|key| {
+            let producer = &self.data_producers[*key];
+            producer.transport == slot && producer.sctp.stream_id == stream_id
+        });
+        let Some(key) = found else { return };
         self.pass_message(now, key, binary, data);
         self.export_message(key, binary, data);
     }
