@@ -1,8 +1,9 @@
 //! What a publisher sends, checked and mapped to the router (contract §4.2).
 
 use common::rtp_parameters::{
-    Direction, LIST_MAX, MediaKind, ParameterValue, RtpCapabilities, RtpCodecCapability, RtpCodecParameters,
-    RtpEncodingParameters, RtpHeaderExtensionParameters, RtpParameters,
+    Direction, LIST_MAX, MediaKind, ParameterValue, Parameters, RtcpFeedback, RtpCapabilities,
+    RtpCodecCapability, RtpCodecParameters, RtpEncodingParameters, RtpHeaderExtensionParameters,
+    RtpParameters,
 };
 
 use super::matching::{answer_profile_level, associated_payload_type, same_codec};
@@ -14,6 +15,11 @@ pub const ENCODINGS_MAX: usize = 8;
 pub const MID_BYTES_MAX: usize = 16;
 /// Name or text of a codec parameter: those of the recorded clients (`tests/vectors`) stay below 32.
 const PARAMETER_BYTES_MAX: usize = 256;
+/// Parameters of one codec or header extension: those of the recorded clients have at most five. They are kept with the
+/// producer, and sent to each of its subscribers.
+const PARAMETERS_MAX: usize = 32;
+/// Name or detail of a kind of feedback; `transport-cc` is the longest there is.
+const FEEDBACK_BYTES_MAX: usize = 32;
 
 /// What `consume` and `new-producer` call the type of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,12 +80,16 @@ fn validate_codecs(kind: MediaKind, codecs: &[RtpCodecParameters]) -> Result<(),
         if codec.payload_type > 127 || codecs[..index].iter().any(|c| c.payload_type == codec.payload_type) {
             return Err(OrtcError::Invalid("codecs: payloadType is out of range or used twice"));
         }
-        if codec.clock_rate == 0 || codec.rtcp_feedback.len() > LIST_MAX || codec.parameters.len() > LIST_MAX
+        let is_short = |text: &str| text.len() <= FEEDBACK_BYTES_MAX;
+        let fits = |it: &RtcpFeedback| is_short(&it.kind) && is_short(&it.parameter);
+        if codec.clock_rate == 0
+            || codec.rtcp_feedback.len() > LIST_MAX
+            || !codec.rtcp_feedback.iter().all(fits)
         {
-            return Err(OrtcError::Invalid("codecs: clockRate, rtcpFeedback or parameters are out of range"));
+            return Err(OrtcError::Invalid("codecs: clockRate or rtcpFeedback is out of range"));
         }
-        if !codec.parameters.iter().all(|(name, value)| is_parameter(name, value)) {
-            return Err(OrtcError::Invalid("codecs: a parameter is too long or not on one line"));
+        if !are_parameters(&codec.parameters) {
+            return Err(OrtcError::Invalid("codecs: a parameter too many, too long or not on one line"));
         }
     }
     if is_rtx(&codecs[0].mime_type) {
@@ -93,6 +103,10 @@ fn validate_codecs(kind: MediaKind, codecs: &[RtpCodecParameters]) -> Result<(),
     Ok(())
 }
 
+fn are_parameters(parameters: &Parameters) -> bool {
+    parameters.len() <= PARAMETERS_MAX && parameters.iter().all(|(name, value)| is_parameter(name, value))
+}
+
 /// Subscribers' clients write parameters into a line of their SDP: a line break would let a publisher write more of them.
 fn is_parameter(name: &str, value: &ParameterValue) -> bool {
     let fits = |text: &str| text.len() <= PARAMETER_BYTES_MAX && !text.contains(char::is_control);
@@ -103,6 +117,9 @@ fn validate_extensions(extensions: &[RtpHeaderExtensionParameters]) -> Result<()
     for (index, extension) in extensions.iter().enumerate() {
         if extension.id == 0 || extension.encrypt || extension.uri.is_empty() || extension.uri.len() > 256 {
             return Err(OrtcError::Invalid("headerExtensions: id, uri or encrypt is not acceptable"));
+        }
+        if !are_parameters(&extension.parameters) {
+            return Err(OrtcError::Invalid("headerExtensions: a parameter too many or too long"));
         }
         if extensions[..index].iter().any(|e| e.id == extension.id || e.uri == extension.uri) {
             return Err(OrtcError::Invalid("headerExtensions: an id or uri is used twice"));

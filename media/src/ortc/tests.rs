@@ -1,7 +1,10 @@
 //! Every vector: parameters recorded from Chromium and Firefox with mediasoup-client 3.18 and 3.24, and what mediasoup
 //! made of them. We omit its private packet-id extension (id 12).
 
-use common::rtp_parameters::{MediaKind, RtpCapabilities, RtpCodecParameters, RtpParameters};
+use common::rtp_parameters::{
+    MediaKind, ParameterValue, RtcpFeedback, RtpCapabilities, RtpCodecParameters,
+    RtpHeaderExtensionParameters, RtpParameters,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -204,6 +207,16 @@ fn what_no_client_sends_is_refused() {
     rtp.codecs[0].payload_type = 200;
     assert!(refused(&rtp), "no payload type");
     assert!(validate(MediaKind::Audio, &vp8(json!([]))).is_err(), "video is not audio");
+    let mut rtp = vp8(json!([]));
+    rtp.codecs[0].parameters = (0..33).map(|n| (n.to_string(), ParameterValue::Integer(n))).collect();
+    assert!(refused(&rtp), "parameters without end");
+    let mut rtp = vp8(json!([]));
+    rtp.codecs[0].rtcp_feedback = vec![RtcpFeedback { kind: "x".repeat(33), parameter: String::new() }];
+    assert!(refused(&rtp), "a long kind of feedback");
+    let parameters = [("a".into(), ParameterValue::Text("x".repeat(257)))].into();
+    let extension = RtpHeaderExtensionParameters { uri: "u".into(), id: 1, encrypt: false, parameters };
+    let rtp = RtpParameters { header_extensions: vec![extension], ..vp8(json!([])) };
+    assert!(refused(&rtp), "a long parameter of an extension");
     for more in ["video/VP8", "video/H264"] {
         let mut rtp = vp8(json!([]));
         rtp.codecs.push(RtpCodecParameters { payload_type: 98, ..codec(more, json!({})) });

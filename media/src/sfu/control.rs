@@ -21,6 +21,8 @@ use crate::transport::Transport;
 /// A client needs one to send and one to receive; the rest is for reconnecting.
 const TRANSPORTS_PER_PEER_MAX: usize = 8;
 pub(super) const PRODUCERS_PER_PEER_MAX: usize = 64;
+/// Each video encoding keeps its newest packets, up to a megabyte.
+pub(super) const ENCODINGS_PER_PEER_MAX: usize = 128;
 pub(super) const CONSUMERS_PER_PEER_MAX: usize = 1024;
 /// A peer needs one of a track, and another while it moves to a new transport: each is a packet more for each packet.
 /// `benches/forward` has 50.

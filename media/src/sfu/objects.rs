@@ -8,7 +8,9 @@ use common::rtp_parameters::{MediaKind, RtpCapabilities, RtpParameters};
 use rand_core::RngCore;
 
 use super::Sfu;
-use super::control::{CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_TRACK_MAX, Owner, PRODUCERS_PER_PEER_MAX};
+use super::control::{
+    CONSUMERS_PER_PEER_MAX, CONSUMERS_PER_TRACK_MAX, ENCODINGS_PER_PEER_MAX, Owner, PRODUCERS_PER_PEER_MAX,
+};
 use crate::consumer::Consumer;
 use crate::ortc::{self, ConsumerIdentity};
 use crate::producer::{Producer, Span};
@@ -29,6 +31,10 @@ impl Sfu {
         let slot = self.transport_towards(owner, transport, TransportDirection::Send)?;
         if self.peer(owner)?.producers.len() >= PRODUCERS_PER_PEER_MAX {
             return Err(MediaError::LimitReached("producers"));
+        }
+        let own = self.peer(owner)?.producers.values().map(|key| self.producers[*key].encodings.len());
+        if own.sum::<usize>() + rtp.encodings.len().max(1) > ENCODINGS_PER_PEER_MAX {
+            return Err(MediaError::LimitReached("encodings"));
         }
         let invalid = |text: &str| Err(MediaError::InvalidParameters(text.into()));
         let room = self.rooms.get(owner.room).ok_or(MediaError::RoomNotFound)?;

@@ -11,6 +11,7 @@ use super::{Counters, Sfu};
 use crate::codec::{self, Frame};
 use crate::consumer::{Consumer, Sent};
 use crate::estimate::Estimator;
+use crate::framing::FRAME_BYTES_MAX;
 use crate::outbox::Outbox;
 use crate::parcel::{PlainPacket, Saying};
 use crate::producer::{Producer, Span};
@@ -39,6 +40,11 @@ struct Incoming<'a> {
 impl Sfu {
     pub(super) fn on_rtp(&mut self, now: Instant, slot: usize, data: &mut [u8]) {
         let transport = &mut self.transports[slot];
+        if data.len() > FRAME_BYTES_MAX {
+            // Fragments of IP: each would be kept for retransmissions, and be too much for subscribers' links.
+            self.counters.malformed_rtp += 1;
+            return;
+        }
         let Some(srtp) = &mut transport.srtp else {
             self.counters.bad_srtp += 1;
             return;

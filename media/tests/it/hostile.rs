@@ -270,3 +270,38 @@ fn a_track_is_forwarded_to_one_peer_some_times_at_most() {
     world.done("bob", Action::CloseConsumer { consumer: consumers[0].clone() });
     world.done("bob", another);
 }
+
+#[test]
+fn what_is_kept_for_one_publisher_is_bounded() {
+    let mut world = World::new();
+    let (alice, bob) = world.connected_pair();
+    let producer = world.produce(alice, MediaKind::Video, vp8(), false);
+    let consumer = world.consume(bob, &producer).id;
+    world.done("bob", Action::ResumeConsumer { consumer });
+    let (mut large, mut largest) = (vp8_packet(1, 7000, true), vp8_packet(2, 7000, false));
+    large.resize(1500, 1);
+    largest.resize(2048, 1);
+    world.send_rtp(alice, &large);
+    world.send_rtp(alice, &largest);
+    assert_eq!(
+        (world.received(bob).len(), world.counters().malformed_rtp),
+        (1, 1),
+        "one more tag is too long"
+    );
+    let mut made = 0;
+    let refused = loop {
+        let mut rtp = simulcast();
+        rtp.mid = Some(format!("more{made}"));
+        rtp.encodings = vec![rtp.encodings[0].clone(); 8];
+        for (at, encoding) in rtp.encodings.iter_mut().enumerate() {
+            encoding.rid = Some(format!("r{at}"));
+        }
+        let transport = world.transport_id(alice);
+        let action = Action::Produce { transport, kind: MediaKind::Video, rtp, paused: false };
+        match world.command("alice", action) {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((made, refused), (15, MediaError::LimitReached("encodings")));
+}
