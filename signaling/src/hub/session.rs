@@ -23,6 +23,9 @@ const UNDELIVERED_BYTES_MAX: usize = 1 << 20;
 const RATE: f64 = 200.0;
 const BURST: f64 = 300.0;
 
+/// Statistics of all that a peer has may be a record for each of a thousand consumers.
+pub(super) const STATS_COST: f64 = 20.0;
+
 /// Who goes on after having been told is cut off after as many again.
 const IGNORED_MAX: u32 = 300;
 
@@ -164,6 +167,17 @@ impl Hub {
             self.closed(id, Some(1008));
         }
         None
+    }
+
+    /// Takes as much of a connection's rate as a dear message costs beyond its own. `false` when there is not so much left.
+    pub(super) fn charge(&mut self, id: &SessionId, cost: f64) -> bool {
+        let conn = self.sessions.get(id).and_then(|session| session.conn);
+        let Some(conn) = conn.and_then(|conn| self.conns.get_mut(&conn)) else { return false };
+        let has_enough = conn.tokens >= cost;
+        if has_enough {
+            conn.tokens -= cost;
+        }
+        has_enough
     }
 
     pub(super) fn alive(&mut self, conn: ConnId) {

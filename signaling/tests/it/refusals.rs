@@ -127,3 +127,15 @@ fn limits_of_media_are_counted() {
     assert_eq!(codes.iter().filter(|code| *code == "limit-reached").count(), 1, "{codes:?}");
     assert_eq!(limit(&scene.world, "media-objects"), 1);
 }
+
+#[test]
+fn statistics_are_dearer_than_other_messages() {
+    let mut world = World::room();
+    let ask = || json!({ "type": "get-stats", "requestId": 1 });
+    let answered = (0..300).take_while(|_| world.code(1, ask()) == "ok").count();
+    assert!((10..16).contains(&answered), "{answered} answers at once");
+    assert_eq!(world.code(1, ask()), "rate-limited");
+    assert_eq!(world.code(1, produce()), "ok", "there is some left for what matters");
+    world.wait(1, &[]);
+    assert_eq!(world.code(1, ask()), "ok");
+}

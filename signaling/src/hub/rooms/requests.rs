@@ -3,6 +3,7 @@
 use common::control::PublishedId;
 
 use super::*;
+use crate::hub::session::STATS_COST;
 
 impl Hub {
     pub(in crate::hub) fn request(&mut self, session: &SessionId, message: &Value) {
@@ -75,6 +76,9 @@ impl Hub {
             .filter(|pending| matches!(pending, Pending::Request { session: waits, .. } if waits == session));
         if waiting.count() >= PENDING_MAX {
             return Err(Refusal::new("rate-limited", "Too many requests at once").beyond("pending-requests"));
+        }
+        if matches!(request, RoomRequest::GetStats { .. }) && !self.charge(session, STATS_COST) {
+            return Err(Refusal::new("rate-limited", "Too many statistics at once").beyond("message-rate"));
         }
         let claims = self.sessions.get(session).map(|session| &session.claims);
         let (publish, subscribe) = claims.map_or((false, false), |claims| (claims.publish, claims.subscribe));
