@@ -12,6 +12,10 @@ pub const ITEMS_PER_SECOND: u32 = 1 << 16;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 /// Bytes that are sent again at once: a whole store of one camera's packets (`reception::KEPT_MAX`).
 pub const REPAIR_BYTES_BURST: u64 = 600_000;
+/// Of a link whose rate is known, so much of it: what is repeated into a full queue makes it fuller, and is lost again.
+const REPAIR_SHARE: f64 = 0.3;
+/// What that comes to in so long may leave at once.
+const REPAIR_WINDOW: Duration = Duration::from_millis(500);
 
 /// Items of RTCP packets: a report, a request for a keyframe, a number that is missed, the status of a packet.
 #[derive(Debug)]
@@ -46,9 +50,12 @@ impl Items {
     }
 }
 
-/// Bytes of retransmissions: in the long run as many as are sent otherwise, which repairs a loss of half.
+/// Bytes of retransmissions: in the long run as many as are sent otherwise, which repairs a loss of half, and no more than a
+/// share of the link.
 #[derive(Debug)]
 pub struct Repairs {
+    /// When all that was sent again is through at the link's share.
+    free: Option<Instant>,
     left: u64,
     /// Bytes that have counted, or are retransmissions.
     counted: u64,
@@ -56,21 +63,26 @@ pub struct Repairs {
 
 impl Default for Repairs {
     fn default() -> Self {
-        Self { left: REPAIR_BYTES_BURST, counted: 0 }
+        Self { free: None, left: REPAIR_BYTES_BURST, counted: 0 }
     }
 }
 
 impl Repairs {
     /// Whether anything may be sent again after `sent` bytes of all sorts.
-    pub fn allows(&mut self, sent: u64) -> bool {
+    pub fn allows(&mut self, now: Instant, sent: u64) -> bool {
         let more = sent.saturating_sub(self.counted);
         self.left = self.left.saturating_add(more).min(REPAIR_BYTES_BURST);
         self.counted = sent;
-        self.left > 0
+        self.left > 0 && self.free.is_none_or(|free| free <= now + REPAIR_WINDOW)
     }
 
-    /// A packet of so many bytes was sent again.
-    pub fn on_sent(&mut self, bytes: u64) {
+    /// A packet of so many bytes was sent again, over a link that carries so many bits per second, if that is known.
+    pub fn on_sent(&mut self, now: Instant, bytes: u64, link_bps: Option<u64>) {
+        if let Some(bps) = link_bps {
+            let free = self.free.map_or(now, |free| free.max(now));
+            self.free =
+                Some(free + Duration::from_secs_f64(bytes as f64 * 8.0 / (REPAIR_SHARE * bps.max(1) as f64)));
+        }
         self.left = self.left.saturating_sub(bytes);
         self.counted += bytes;
     }
@@ -95,17 +107,33 @@ mod tests {
 
     #[test]
     fn as_much_is_sent_again_as_is_sent() {
+        let now = Instant::now();
         let (mut repairs, mut sent, mut repaired) = (Repairs::default(), 0, 0);
         for _ in 0..10_000 {
             sent += 1200;
             for _ in 0..5 {
-                if repairs.allows(sent) {
-                    repairs.on_sent(1200);
+                if repairs.allows(now, sent) {
+                    repairs.on_sent(now, 1200, None);
                     (sent, repaired) = (sent + 1200, repaired + 1200);
                 }
             }
         }
         let others = sent - repaired;
         assert!((others..=others + REPAIR_BYTES_BURST + 1200).contains(&repaired), "{repaired} for {others}");
+    }
+
+    #[test]
+    fn of_a_link_that_is_known_a_share_is_sent_again() {
+        let start = Instant::now();
+        let (mut repairs, mut repaired) = (Repairs::default(), 0);
+        for ms in 0..10_000u64 {
+            let now = start + Duration::from_millis(ms);
+            while repairs.allows(now, 10_000_000 + 1000 * ms) {
+                repairs.on_sent(now, 1200, Some(1_000_000));
+                repaired += 1200;
+            }
+        }
+        // 10 s of 300 kb/s, and half a second at once.
+        assert!((380_000..410_000).contains(&repaired), "{repaired}");
     }
 }

@@ -10,7 +10,7 @@ use crate::feedback::ReportBlock;
 /// Further gaps are a lost connection, not lost packets: they are given up (mediasoup's window is 1000).
 pub const MISSING_MAX: usize = 500;
 /// mediasoup's NACK timer and retries (contract §4.4).
-const NACK_INTERVAL: Duration = Duration::from_millis(40);
+pub const NACK_INTERVAL: Duration = Duration::from_millis(40);
 const NACK_RETRIES_MAX: u8 = 10;
 /// Kept packets per video encoding: four seconds at 1.2 Mb/s. mediasoup keeps two seconds.
 pub const KEPT_MAX: usize = 512;
@@ -64,6 +64,11 @@ impl Reception {
     /// Packets that are waited for.
     pub fn missing(&self) -> usize {
         self.missing.len()
+    }
+
+    /// The first packet that is waited for.
+    pub fn oldest_missing(&self) -> Option<u64> {
+        self.missing.keys().next().copied()
     }
 
     /// Whether this packet is waited for.
@@ -122,14 +127,14 @@ impl Reception {
         }
     }
 
-    /// What to ask for now, ascending, into `out`.
-    pub fn due_nacks(&mut self, now: Instant, out: &mut Vec<u16>) {
+    /// What to ask for now, ascending, into `out`; each at most once per `interval`.
+    pub fn due_nacks(&mut self, now: Instant, interval: Duration, out: &mut Vec<u16>) {
         if self.missing.is_empty() {
             return;
         }
         self.missing.retain(|_, missing| missing.times < NACK_RETRIES_MAX);
         for (sequence, missing) in &mut self.missing {
-            if missing.asked.is_none_or(|at| now.saturating_duration_since(at) >= NACK_INTERVAL) {
+            if missing.asked.is_none_or(|at| now.saturating_duration_since(at) >= interval) {
                 missing.asked = Some(now);
                 missing.times += 1;
                 out.push(*sequence as u16);
@@ -265,7 +270,7 @@ mod tests {
         let mut reception = Reception::default();
         let ask = |reception: &mut Reception, at: Instant| {
             let mut lost = Vec::new();
-            reception.due_nacks(at, &mut lost);
+            reception.due_nacks(at, NACK_INTERVAL, &mut lost);
             lost
         };
         reception.on_packet(now, 65_534, 0, 0, true);

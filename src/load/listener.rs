@@ -15,6 +15,8 @@ use serde_json::Value;
 
 /// Between two transport-wide feedbacks (libwebrtc's usual interval).
 const FEEDBACK_EVERY: Duration = Duration::from_millis(100);
+/// Between two requests for the same packet: a usual round trip, as libwebrtc takes it to be until it knows.
+const NACK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often is looked after what is missing, while something is.
 const MISSING_EVERY: Duration = Duration::from_millis(20);
 /// Between two receiver reports.
@@ -68,7 +70,8 @@ pub enum Sort {
 struct Source {
     stream: Stream,
     reception: Reception,
-    missing_since: Option<Instant>,
+    /// The first that is missing, and since when it is the first.
+    missing: Option<(u64, Instant)>,
     waits_for_keyframe: bool,
     asked: Option<Instant>,
 }
@@ -163,10 +166,9 @@ impl Listener {
         if is_late && !source.reception.misses(sequence) || repaired.is_some() && !is_late {
             return Sort::Nothing;
         }
-        let asks = source.stream.repair_ssrc.is_some();
         let rate = if source.stream.is_video { 90_000 } else { 48_000 };
         let arrival = now.saturating_duration_since(self.start).as_micros() * rate / 1_000_000;
-        source.reception.on_packet(now, sequence, header.timestamp, arrival as u32, asks);
+        source.reception.on_packet(now, sequence, header.timestamp, arrival as u32, true);
         if payload.is_empty() {
             return Sort::Nothing;
         }
@@ -181,7 +183,8 @@ impl Listener {
     /// When [`Self::tell`] has something to say.
     pub fn next(&self) -> Instant {
         let next = self.feedback_at.min(self.report_at);
-        let misses = self.sources.values().any(|source| source.reception.missing() > 0);
+        let misses =
+            self.sources.values().any(|it| it.stream.repair_ssrc.is_some() && it.reception.missing() > 0);
         if misses { next.min(self.feedback_at + MISSING_EVERY - FEEDBACK_EVERY) } else { next }
     }
 
@@ -200,7 +203,8 @@ impl Listener {
         self.arrivals.write(out, OUR_SSRC);
         for (ssrc, source) in &mut self.sources {
             let mut missing = Vec::new();
-            source.reception.due_nacks(now, &mut missing);
+            source.reception.due_nacks(now, NACK_INTERVAL, &mut missing);
+            missing.retain(|_| source.stream.repair_ssrc.is_some());
             self.totals.asked += missing.len() as u64;
             if !missing.is_empty() {
                 feedback::write_nack(out, OUR_SSRC, *ssrc, &missing);
@@ -228,11 +232,11 @@ impl Listener {
 
 impl Source {
     fn wants_keyframe(&mut self, now: Instant) -> bool {
-        if self.reception.missing() == 0 {
-            self.missing_since = None;
-        } else if now.saturating_duration_since(*self.missing_since.get_or_insert(now)) >= MISSING_MAX {
+        let oldest = self.reception.oldest_missing();
+        let known = self.missing.filter(|(known, _)| oldest == Some(*known));
+        self.missing = known.or(oldest.map(|oldest| (oldest, now)));
+        if self.missing.is_some_and(|(_, since)| now.saturating_duration_since(since) >= MISSING_MAX) {
             self.waits_for_keyframe = true;
-            self.missing_since = Some(now);
         }
         let again = self.asked.is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_EVERY);
         let asks = self.waits_for_keyframe && again;

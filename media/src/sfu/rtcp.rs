@@ -8,6 +8,7 @@ use common::rtp_parameters::MediaKind;
 use super::Sfu;
 use crate::feedback::{self, Item, ReportBlock};
 use crate::parcel::Saying;
+use crate::reception::NACK_INTERVAL;
 
 impl Sfu {
     pub(super) fn on_rtcp(&mut self, now: Instant, slot: usize, data: &mut [u8]) {
@@ -156,7 +157,7 @@ impl Sfu {
                 continue;
             }
             for encoding in &mut producer.encodings {
-                encoding.reception.due_nacks(now, &mut lost);
+                encoding.reception.due_nacks(now, NACK_INTERVAL, &mut lost);
                 if let Some(ssrc) = encoding.ssrc {
                     let parts = lost.chunks(NACK_NUMBERS_MAX);
                     parts.for_each(|lost| feedback::write_nack(&mut compound, sender, ssrc, lost));

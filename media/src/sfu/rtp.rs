@@ -3,7 +3,7 @@
 //! Demultiplexing is contract §4.3: SSRC, else MID, else RID, each remembered as an SSRC. Nothing here allocates per
 //! packet once buffers have grown; `tests/it/packet_path.rs` counts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::rtp_parameters::MediaKind;
 
@@ -301,10 +301,11 @@ impl Sfu {
         let (Some(payload_type), Some(ssrc)) = (consumer.rtx_payload_type, consumer.rtx_ssrc) else { return };
         let transport = &mut self.transports[consumer.transport];
         let Some(sent) = consumer.sent_mut(wire) else { return };
-        if sent.resent.is_some_and(|at| now.saturating_duration_since(at) < RESEND_INTERVAL) {
+        let round_trip = transport.round_trip.unwrap_or_default().clamp(RESEND_INTERVAL.0, RESEND_INTERVAL.1);
+        if sent.resent.is_some_and(|at| now.saturating_duration_since(at) < round_trip) {
             return;
         }
-        if !transport.repairs.allows(transport.bytes.1) {
+        if !transport.repairs.allows(now, transport.bytes.1) {
             self.counters.repairs_refused += 1;
             return;
         }
@@ -343,7 +344,8 @@ impl Sfu {
             Extensions::default(),
             &mut self.outbox,
         ) {
-            transport.repairs.on_sent(transport.bytes.1 - before);
+            let link_bps = transport.estimator.as_ref().and_then(Estimator::bitrate);
+            transport.repairs.on_sent(now, transport.bytes.1 - before, link_bps);
             consumer.retransmitted += 1;
             self.counters.retransmitted += 1;
         }
@@ -357,8 +359,8 @@ const PADDING: [u8; 255] = {
     padding
 };
 
-/// The same packet is not sent again sooner: NACKs are repeated faster than a round trip.
-const RESEND_INTERVAL: std::time::Duration = std::time::Duration::from_millis(30);
+/// The same packet is not sent again sooner than a round trip: NACKs are repeated faster. At least and at most.
+const RESEND_INTERVAL: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(500));
 
 /// Sender reports that put a switch further from where our own clock does are wrong: layers of one camera arrive within less.
 const REPORT_ERROR_SECONDS_MAX: u32 = 2;
