@@ -84,8 +84,8 @@ export async function startServer(settings = {}) {
   };
 }
 
-/** Serves the test bed (`npm run build:testbed`) on a loopback port of its own, so that pages are a secure context. */
-export async function startTestbed() {
+/** Serves the test bed (`npm run build:testbed`) on a port of its own, on loopback unless told, so that pages are a secure context. */
+export async function startTestbed(address = '127.0.0.1') {
   const folder = path.join(root, 'client/test-dist');
   const types = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.map': 'application/json' };
   const server = createServer(async (request, response) => {
@@ -98,9 +98,9 @@ export async function startTestbed() {
       response.writeHead(404).end();
     }
   });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  await new Promise((done) => server.listen(0, address, done));
   return {
-    url: `http://127.0.0.1:${server.address().port}/testbed.html`,
+    url: `http://${address}:${server.address().port}/testbed.html`,
     stop: () => {
       server.closeAllConnections();
       return new Promise((done) => server.close(done));
@@ -109,9 +109,10 @@ export async function startTestbed() {
 }
 
 /** Headless Chromium with fake cameras (three; the second sees depth, which WebRTC cannot send), microphone (beeps) and screen. */
-export function launchChromium(args = [], { grants = true } = {}) {
+export function launchChromium(args = [], { grants = true, ...options } = {}) {
   return puppeteer.launch({
     executablePath: chromiumPath,
+    ...options,
     headless: true,
     protocolTimeout: 120_000,
     args: [
