@@ -26,6 +26,11 @@ const BURST: f64 = 300.0;
 /// Statistics of all that a peer has may be a record for each of a thousand consumers.
 pub(super) const STATS_COST: f64 = 20.0;
 
+/// What everybody in a room is told of: tracks published, paused, resumed. In a room of 500 one message is 500, and those
+/// who are away for the grace time of a session have room for [`UNDELIVERED_MAX`].
+const ANNOUNCED_RATE: f64 = 10.0;
+const ANNOUNCED_BURST: f64 = 120.0;
+
 /// Who goes on after having been told is cut off after as many again.
 const IGNORED_MAX: u32 = 300;
 
@@ -53,6 +58,9 @@ pub(super) struct Session {
     undelivered: VecDeque<Arc<str>>,
     /// Some of them were dropped.
     has_missed: bool,
+    /// How much it may announce at `announced_at`.
+    announcements: f64,
+    announced_at: Instant,
     grace: Option<Instant>,
 }
 
@@ -122,6 +130,8 @@ impl Hub {
             conn: None,
             undelivered: VecDeque::new(),
             has_missed: false,
+            announcements: ANNOUNCED_BURST,
+            announced_at: self.now,
             grace: None,
         };
         self.sessions.insert(id.clone(), session);
@@ -178,6 +188,20 @@ impl Hub {
             conn.tokens -= cost;
         }
         has_enough
+    }
+
+    /// Whether a session may have its room told of something more.
+    pub(super) fn may_announce(&mut self, id: &SessionId) -> bool {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let passed = now.duration_since(session.announced_at).as_secs_f64();
+        session.announced_at = now;
+        session.announcements = (session.announcements + passed * ANNOUNCED_RATE).min(ANNOUNCED_BURST);
+        let may = session.announcements >= 1.0;
+        if may {
+            session.announcements -= 1.0;
+        }
+        may
     }
 
     pub(super) fn alive(&mut self, conn: ConnId) {

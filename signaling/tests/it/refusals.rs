@@ -112,7 +112,7 @@ fn limits_of_rooms_are_counted() {
     }
     world.media_answers = false;
     for _ in 0..257 {
-        world.say(1, produce());
+        world.say(1, json!({ "type": "restart-ice", "requestId": 1, "transportId": "t" }));
     }
     for name in ["text", "media-queue", "peers-in-room", "joins", "pending-requests"] {
         assert_eq!(limit(&world, name), 1, "{name}");
@@ -138,4 +138,28 @@ fn statistics_are_dearer_than_other_messages() {
     assert_eq!(world.code(1, produce()), "ok", "there is some left for what matters");
     world.wait(1, &[]);
     assert_eq!(world.code(1, ask()), "ok");
+}
+
+#[test]
+fn nobody_floods_a_room_with_news_of_its_tracks() {
+    let mut world = World::room();
+    let published = (0..200).take_while(|_| world.code(1, produce()) == "ok").count();
+    assert!((110..=120).contains(&published), "{published} at once");
+    assert_eq!(world.code(1, produce()), "rate-limited");
+    assert!(limit(&world, "announcements") >= 1);
+    assert_eq!(world.code(2, produce()), "ok", "others are not concerned");
+    world.wait(1, &[]);
+    let more = (0..100).take_while(|_| world.code(1, produce()) == "ok").count();
+    assert_eq!(more, 10);
+}
+
+#[test]
+fn one_publisher_does_not_cost_those_who_are_away_their_session() {
+    let mut world = World::room();
+    world.lose(2, None);
+    for _ in 0..9 {
+        (0..150).for_each(|_| world.say(1, produce()));
+        world.wait(1, &[]);
+    }
+    assert_eq!(limit(&world, "undelivered"), 0);
 }

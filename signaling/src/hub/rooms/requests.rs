@@ -90,6 +90,18 @@ impl Hub {
         if !allowed {
             return Err(forbidden());
         }
+        // What is closed has been announced before.
+        let announces = matches!(
+            request,
+            RoomRequest::Produce { .. }
+                | RoomRequest::ProduceData { .. }
+                | RoomRequest::PauseProducer { .. }
+                | RoomRequest::ResumeProducer { .. }
+        );
+        if announces && !self.may_announce(session) {
+            let refusal = Refusal::new("rate-limited", "Too much for the others in the room");
+            return Err(refusal.beyond("announcements"));
+        }
         let (action, then) = actions::action_of(request, &peer)?;
         match &action {
             Action::Consume { producer, .. } => {
