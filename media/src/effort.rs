@@ -13,7 +13,7 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 /// Bytes that are sent again at once: a whole store of one camera's packets (`reception::KEPT_MAX`).
 pub const REPAIR_BYTES_BURST: u64 = 600_000;
 /// Of a link whose rate is known, so much of it: what is repeated into a full queue makes it fuller, and is lost again.
-const REPAIR_SHARE: f64 = 0.3;
+const REPAIR_SHARE: f64 = 0.5;
 /// What that comes to in so long may leave at once.
 const REPAIR_WINDOW: Duration = Duration::from_millis(500);
 
@@ -133,7 +133,7 @@ mod tests {
                 repaired += 1200;
             }
         }
-        // 10 s of 300 kb/s, and half a second at once.
-        assert!((380_000..410_000).contains(&repaired), "{repaired}");
+        // 10 s of 500 kb/s, and half a second at once.
+        assert!((640_000..670_000).contains(&repaired), "{repaired}");
     }
 }

@@ -13,8 +13,11 @@ use proptest::prelude::*;
 
 use crate::client::{World, av1_svc, h264, opus, packet, vp8, vp9_svc};
 
-/// SSRC, payload type and those of retransmissions of what Alice publishes; H264 comes without any.
-const TRACKS: [(u32, u8, Option<(u32, u8)>); 5] = [
+/// SSRC, payload type and those of retransmissions.
+type Track = (u32, u8, Option<(u32, u8)>);
+
+/// What Alice publishes; H264 comes without retransmissions.
+const TRACKS: [Track; 5] = [
     (5555, 111, None),
     (7000, 96, Some((7001, 97))),
     (8000, 102, None),
