@@ -1,9 +1,11 @@
 // A room on the server's SFU, with mediasoup-client inside: publishes our tracks, subscribes to everybody else's.
 import { Device, type types } from 'mediasoup-client';
+import { Attachments } from './attach';
 import { Emitter } from './emitter';
 import type { ConsumerScore, DataProducerInfo, EncodingScore, PeerInfo, ProducerInfo, Rating, ServerMessage } from './messages';
 import { SignalError } from './messages';
 import type { Signal } from './signal';
+import type { Wish } from './tiles';
 
 export type RoomState = 'joining' | 'joined' | 'reconnecting' | 'left';
 
@@ -100,6 +102,9 @@ export class Room extends Emitter<RoomEvents> {
   readonly #subscriptions = new Map<string, Subscription>();
   readonly #consumers = new Map<string, types.Consumer>();
   readonly #wanted = new Set<string>();
+  /** Paused by the app, which tiles that come into sight do not undo. */
+  readonly #held = new Set<string>();
+  readonly #attachments = new Attachments((wish) => this.#onWish(wish));
   readonly #published = new Map<string, Published>();
   readonly #patience = new Map<string, ReturnType<typeof setTimeout>>();
   #state: RoomState = 'joining';
@@ -225,14 +230,57 @@ export class Room extends Emitter<RoomEvents> {
     await this.#signal.request('set-preferred-layers', { consumerId, spatialLayer, ...(temporalLayer === undefined ? {} : { temporalLayer }) });
   }
 
+  /** 1 to 255, 1 at first: what our link carries beyond everybody's lowest layer goes to larger numbers first. */
+  async setPriority(consumerId: string, priority: number): Promise<void> {
+    await this.#signal.request('set-priority', { consumerId, priority });
+  }
+
+  /**
+   * Shows a subscription in an element, and follows the element from then on: its size in device pixels decides the layer and
+   * the priority, and video that nobody can see is paused. What is returned detaches; so does the end of the subscription.
+   */
+  attach(consumerId: string, element: HTMLMediaElement): () => void {
+    const [subscription, consumer] = [this.#subscriptions.get(consumerId), this.#consumers.get(consumerId)];
+    if (!subscription || !consumer) return () => undefined;
+    const mode = consumer.rtpParameters.encodings?.[0]?.scalabilityMode ?? '';
+    const layers = Number(/^[LS](\d+)/.exec(mode)?.[1] ?? 1);
+    return this.#attachments.attach({ consumerId, track: subscription.track, layers, screen: subscription.source.startsWith('screen') }, element);
+  }
+
   async pauseSubscription(consumerId: string): Promise<void> {
+    this.#held.add(consumerId);
+    await this.#pauseConsumer(consumerId);
+  }
+
+  /** Video that is attached to elements which nobody can see comes when one is seen. */
+  async resumeSubscription(consumerId: string): Promise<void> {
+    this.#held.delete(consumerId);
+    if (!this.#attachments.isHidden(consumerId)) await this.#resumeConsumer(consumerId);
+  }
+
+  async #pauseConsumer(consumerId: string): Promise<void> {
     this.#consumers.get(consumerId)?.pause();
     await this.#signal.request('pause-consumer', { consumerId });
   }
 
-  async resumeSubscription(consumerId: string): Promise<void> {
+  async #resumeConsumer(consumerId: string): Promise<void> {
     this.#consumers.get(consumerId)?.resume();
     await this.#signal.request('resume-consumer', { consumerId });
+  }
+
+  #onWish(wish: Wish): void {
+    const { consumerId } = wish;
+    this.#grant(wish).catch((error: unknown) => {
+      // It was closed, or the session went, while we asked.
+      if (this.#consumers.has(consumerId) && !(error instanceof SignalError && /-not-found$|^session-lost$|^closed$/.test(error.code))) this.emit('error', error);
+    });
+  }
+
+  async #grant(wish: Wish): Promise<void> {
+    if (wish.type === 'layer') return this.setPreferredLayers(wish.consumerId, wish.spatialLayer);
+    if (wish.type === 'priority') return this.setPriority(wish.consumerId, wish.priority);
+    if (this.#held.has(wish.consumerId)) return;
+    return wish.paused ? this.#pauseConsumer(wish.consumerId) : this.#resumeConsumer(wish.consumerId);
   }
 
   /** Sends to everybody else in the room, over the data channel. */
@@ -420,6 +468,7 @@ export class Room extends Emitter<RoomEvents> {
       case 'consumer-closed':
         return this.#unsubscribe(String(message.consumerId));
       case 'consumer-layers':
+        this.#attachments.layer(String(message.consumerId), message.spatialLayer as number | null);
         return this.emit('layers', String(message.consumerId), message.spatialLayer as number | null, message.temporalLayer as number | null);
       case 'producer-layers-wanted':
         return this.#onLayersWanted(String(message.producerId), Number(message.spatialLayer));
@@ -493,6 +542,8 @@ export class Room extends Emitter<RoomEvents> {
     if (!subscription) return;
     this.#subscriptions.delete(consumerId);
     this.#wanted.delete(subscription.producerId);
+    this.#attachments.closed(consumerId);
+    this.#held.delete(consumerId);
     this.#consumers.get(consumerId)?.close();
     this.#consumers.delete(consumerId);
     this.emit('unsubscribed', subscription);

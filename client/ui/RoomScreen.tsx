@@ -14,6 +14,8 @@ interface Tile {
   silent: boolean;
   screen: boolean;
   mine: boolean;
+  /** The room's consumers that it shows. */
+  consumers?: string;
 }
 
 /** Keeps one MediaStream per tile, so that a video element is not fed anew at each render. */
@@ -134,7 +136,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
     const me = signal.userId ?? 'me';
     if (screen.current) tiles.push({ key: 'own-screen', peerId: me, label: 'Your screen', stream: streamOf('own-screen', [screen.current]), picture: true, silent: false, screen: true, mine: true });
     for (const s of room.subscriptions.filter((s) => s.source === 'screen')) {
-      tiles.push({ key: `${s.peerId}-screen`, peerId: s.peerId, label: `${s.peerId}’s screen`, stream: streamOf(`${s.peerId}-screen`, [s.track]), picture: true, silent: false, screen: true, mine: false });
+      tiles.push({ key: `${s.peerId}-screen`, peerId: s.peerId, label: `${s.peerId}’s screen`, stream: streamOf(`${s.peerId}-screen`, [s.track]), picture: true, silent: false, screen: true, mine: false, consumers: s.consumerId });
     }
     tiles.push({ key: 'me', peerId: me, label: 'You', stream: own, picture: own.getVideoTracks().length > 0 && !cameraOff, silent: muted || (ready && !own.getAudioTracks().length), screen: false, mine: true });
     for (const peer of room.peers) {
@@ -150,6 +152,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
         silent: voice?.producerPaused === true,
         screen: false,
         mine: false,
+        consumers: theirs.map((s) => s.consumerId).join(' '),
       });
     }
   }
@@ -187,7 +190,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
   const screens = tiles.filter((tile) => tile.screen);
   const people = tiles.filter((tile) => !tile.screen);
   const size = tileSize(people.length, width, height);
-  const faces = people.map((tile) => <TileView key={tile.key} tile={tile} rating={ratings[tile.peerId]} speaking={room !== undefined && room.activeSpeaker === (tile.mine ? room.peerId : tile.peerId)} />);
+  const faces = people.map((tile) => <TileView key={tile.key} room={room} tile={tile} rating={ratings[tile.peerId]} speaking={room !== undefined && room.activeSpeaker === (tile.mine ? room.peerId : tile.peerId)} />);
   return (
     <main className={`stage${chatOpen ? ' with-chat' : ''}`}>
       <header className="bar">
@@ -200,7 +203,7 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
         <section className="focus" aria-label="Shared screen and people">
           <div className="screens">
             {screens.map((tile) => (
-              <TileView key={tile.key} tile={tile} rating={undefined} speaking={false} />
+              <TileView key={tile.key} room={room} tile={tile} rating={undefined} speaking={false} />
             ))}
           </div>
           <div className="strip" tabIndex={0} role="group" aria-label="People">
@@ -237,10 +240,10 @@ export function RoomScreen({ signal, roomId, media, onInvite, toast, onLeft }: R
   );
 }
 
-function TileView({ tile, rating, speaking }: { tile: Tile; rating: Rating | undefined; speaking: boolean }) {
+function TileView({ room, tile, rating, speaking }: { room: Room | undefined; tile: Tile; rating: Rating | undefined; speaking: boolean }) {
   return (
     <article className={`tile${tile.screen ? ' screen' : ''}${speaking ? ' speaking' : ''}`} aria-label={tile.label} data-testid={tile.mine ? undefined : `tile-${tile.key}`}>
-      <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} />
+      <Video stream={tile.stream} mine={tile.mine} mirrored={tile.mine && !tile.screen} testId={tile.key === 'me' ? 'self-video' : undefined} room={room} consumers={tile.consumers} />
       {!tile.picture && (
         <div className="cover">
           <Avatar name={tile.peerId} />

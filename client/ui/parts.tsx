@@ -1,15 +1,22 @@
 // The small pieces that screens are made of.
 import { Camera, CameraOff, MessageSquare, Mic, MicOff, MonitorUp, PhoneOff, RefreshCw, Send, UserPlus, Wifi } from 'lucide-react';
 import { useEffect, useRef, useState, type FormEvent, type ReactNode } from 'react';
-import type { Rating } from '../src/index';
+import type { Rating, Room } from '../src/index';
 import { RATING_WORDS } from './hooks';
 
-/** Plays a stream; audio of others is played even where there is no picture. */
-export function Video({ stream, mine, mirrored, testId }: { stream: MediaStream; mine?: boolean; mirrored?: boolean; testId?: string }) {
+/** Plays a stream; audio of others is played even where there is no picture. `consumers`, with blanks between, are the room's that it shows. */
+export function Video({ stream, mine, mirrored, testId, room, consumers = '' }: { stream: MediaStream; mine?: boolean; mirrored?: boolean; testId?: string; room?: Room; consumers?: string }) {
   const element = useRef<HTMLVideoElement>(null);
   useEffect(() => {
     if (element.current && element.current.srcObject !== stream) element.current.srcObject = stream;
   }, [stream]);
+  // After the effect above: the tracks are in the stream already, and the room only follows the element.
+  useEffect(() => {
+    const [video, ids] = [element.current, consumers.split(' ').filter(Boolean)];
+    if (!video || !room) return;
+    const detach = ids.map((id) => room.attach(id, video));
+    return () => detach.forEach((it) => it());
+  }, [room, consumers]);
   return <video ref={element} className={mirrored ? 'mirrored' : undefined} autoPlay playsInline muted={mine} data-testid={testId} />;
 }
 

@@ -58,3 +58,48 @@ test('encodings are turned off when nobody watches them, and on again', async ()
   assert.deepEqual(await ann.evaluate(() => told), ['camera 0', 'camera 2', 'camera 1', 'camera 2', 'camera 0']);
   for (const page of [ann, bob]) assert.deepEqual(await page.evaluate(() => errors), []);
 });
+
+test('an attached element gets the layer of its size, and nothing while nobody sees it', async () => {
+  const ann = await joined('ann', 'tiles');
+  await ann.evaluate(async () => {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 1280, height: 720 } });
+    await room.publish(stream.getVideoTracks()[0]);
+  });
+  const bob = await joined('bob', 'tiles');
+  await until('bob is subscribed', () => bob.evaluate(() => streams.camera !== undefined));
+  await bob.evaluate(() => {
+    window.tile = document.createElement('video');
+    tile.muted = true;
+    document.body.replaceChildren(tile);
+    window.size = (width, height) => Object.assign(tile.style, { width: `${width}px`, height: `${height}px`, objectFit: 'cover' });
+    size(160, 90);
+    window.detach = room.attach(streams.camera.subscription.consumerId, tile);
+  });
+  const tileWidth = () => bob.evaluate(() => tile.videoWidth);
+  const frames = () => bob.evaluate(() => tile.getVideoPlaybackQuality().totalVideoFrames);
+  const received = () => bob.evaluate(async () => [...(await room.getStats())].find((stat) => stat.type === 'inbound-rtp' && stat.kind === 'video')?.packetsReceived);
+  const stands = async () => {
+    const before = await received();
+    await new Promise((done) => setTimeout(done, 1000));
+    return (await received()) === before;
+  };
+  await until('a small tile gets the lowest layer', async () => (await tileWidth()) === 320, 40_000);
+  await until('and ann sends no other', async () => (await active(ann)).join() === 'true,false,false', 40_000);
+  await bob.evaluate(() => size(760, 428));
+  await until('a large one the top layer', async () => (await tileWidth()) === 1280, 40_000);
+  await bob.evaluate(() => (tile.style.display = 'none'));
+  await until('a hidden one nothing', stands, 40_000);
+  await until('which ann hears of', async () => (await active(ann)).join() === 'true,false,false', 40_000);
+  const before = await frames();
+  await bob.evaluate(() => (tile.style.display = ''));
+  await until('shown again it has a picture', async () => (await frames()) > before + 5, 40_000);
+  await until('of its size', async () => (await tileWidth()) === 1280, 40_000);
+  // Out of the window is out of sight as well.
+  await bob.evaluate(() => Object.assign(tile.style, { position: 'absolute', top: '5000px' }));
+  await until('scrolled away it gets nothing', stands, 40_000);
+  await bob.evaluate(() => detach());
+  assert.equal(await bob.evaluate(() => tile.srcObject), null);
+  await bob.evaluate(() => room.resumeSubscription(streams.camera.subscription.consumerId));
+  await until('what is detached is the app’s', async () => !(await stands()), 40_000);
+  for (const page of [ann, bob]) assert.deepEqual(await page.evaluate(() => errors), []);
+});
