@@ -352,6 +352,8 @@ test('three people in a room', async () => {
   await until('bob reads it', async () => (await text(people[1], 'chat-log')).includes('good morning'));
   await click(people[1], 'share');
   await plays(people[0], `${at('tile-bob-screen')} video`, "ann sees bob's screen");
+  await plays(people[0], `${at('tile-bob')} video`, 'beside bob, whose tile is small now');
+  await until('of whom a smaller picture is sent', () => people[0].$eval(`${at('tile-bob')} video`, (video) => video.videoWidth === 320));
   await shoot(people[0], 'room-screen');
   await click(people[2], 'leave');
   await people[2].waitForSelector(at('callee'));
