@@ -149,7 +149,9 @@ impl Packet {
         if !fits && adjacent && !self.audio && !next.keyframe {
             return wrong("a pause ended without a keyframe");
         }
-        // Between packets that are missing, another encoding may have come and gone.
-        Ok(fits || hidden)
+        // Between packets that are missing, another encoding may have come and gone. And a layer that the link could not bear is
+        // left at once (`sfu/downlink`): it may be entered again before another has come.
+        let entered_again = !fits && adjacent && !self.audio && next.keyframe;
+        Ok(fits || hidden || entered_again)
     }
 }
