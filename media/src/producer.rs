@@ -43,7 +43,7 @@ impl LayersHeard {
 
 /// Without a packet for so long an encoding counts as stopped (contract §6), so that subscribers fall away from it within
 /// two seconds.
-const SILENT: Duration = Duration::from_millis(1500);
+const SILENT: Duration = Duration::from_millis(1200);
 /// The same for an encoding with `dtx`, which may pause between pictures that do not change.
 const SILENT_WITH_DTX: Duration = Duration::from_secs(5);
 

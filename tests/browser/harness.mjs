@@ -204,24 +204,28 @@ export async function until(what, condition, limitMs = 20_000) {
   }
 }
 
-/** A UDP proxy in front of the relay that can be cut, to take a client's media away: both ways, each datagram. */
-export async function startUdpProxy(port) {
+/**
+ * A UDP proxy in front of the relay or of the media port that can be cut, to take a client's media away: both ways, each
+ * datagram. `pass` sees all, with `outward` for those to the client; what it refuses is lost. `address` is where it listens.
+ */
+export async function startUdpProxy(port, { pass = () => true, address = '127.0.0.1' } = {}) {
   let cut = false;
   const upstreams = new Map();
   const front = dgram.createSocket('udp4');
   front.on('message', (data, from) => {
-    if (cut) return;
+    if (cut || !pass(data, false)) return;
     const key = `${from.address}:${from.port}`;
     let upstream = upstreams.get(key);
     if (!upstream) {
       upstream = dgram.createSocket('udp4').on('error', () => {});
-      upstream.on('message', (reply) => cut || front.send(reply, from.port, from.address));
+      upstream.on('message', (reply) => cut || !pass(reply, true) || front.send(reply, from.port, from.address));
       upstreams.set(key, upstream);
     }
     upstream.send(data, port, '127.0.0.1');
   });
-  await new Promise((done) => front.bind(0, '127.0.0.1', done));
+  await new Promise((done) => front.bind(0, address, done));
   return {
+    address,
     port: front.address().port,
     cut: () => (cut = true),
     heal: () => (cut = false),
