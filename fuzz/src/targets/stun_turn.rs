@@ -76,6 +76,10 @@ fn compare(datagram: &[u8], ours: &Message<'_>) {
         let verdict = ours.integrity_holds(&Key::raw(PASSWORD.as_bytes()));
         return assert_eq!(verdict, theirs.verify(PASSWORD.as_bytes(), hmac_sha1));
     }
+    // What is behind it counts for nothing (RFC 8489 §14.6); str0m does not know it and reads on.
+    if ours.attribute(Kind::MESSAGE_INTEGRITY_SHA256).is_some() {
+        return;
+    }
     let once = |kind: Kind| ours.attributes().filter(|attribute| attribute.kind == kind).count() == 1;
     let lifetime = ours.number(Kind::LIFETIME).filter(|_| once(Kind::LIFETIME));
     assert!(lifetime.is_none() || lifetime == theirs.lifetime());
